@@ -1,0 +1,1 @@
+"""Upload allocation: arrays in, arrays out."""

@@ -1,0 +1,1 @@
+"""The HTTP interface: Starlette routes over the service, no logic of its own."""

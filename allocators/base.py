@@ -1,0 +1,226 @@
+"""What every strategy is given and gives back, and how strategies are found.
+
+A strategy sees one `Request`: the capped trackers and their torrents as columns. It answers with one `Allocation`:
+an upload limit in bytes/s for every torrent. What it wants to remember it returns as its state and gets back with
+the next request; it holds nothing itself, so that a cycle, a preview, a simulation and a test can use the same object.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+InfoHashes = NDArray[np.bytes_]
+
+ENTRY_POINT_GROUP: Final = "qguard.allocators"
+
+MAX_LIMIT: Final = 2**31 - 2
+"""Largest limit in bytes/s that qBittorrent keeps; 0, 2^31 - 1 and everything above mean unlimited to it."""
+
+MIN_LIMIT: Final = 1
+"""Smallest limit in bytes/s that qBittorrent keeps; 0 means unlimited to it."""
+
+MAX_CAP: Final = 2**42
+"""Largest cap in bytes/s; times the largest weight (2^20) it stays within int64."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One moment of the capped trackers (G of them) and all their participating torrents (N).
+
+    Torrents are sorted by tracker, then by info-hash; every tracker has at least one. All rates, caps and limits are
+    in bytes/s. Torrents outside the rollout take part as if they were in it, so that those inside get the very limits
+    they would get at 100 %.
+    """
+
+    tracker: tuple[str, ...]
+    """(G,) tracker ids."""
+    start: Int64
+    """(G,) index of each tracker's first torrent; strictly increasing from 0."""
+    base_cap: Int64
+    """(G,) the cap of the configuration, 1 to `MAX_CAP`."""
+    outside: Int64
+    """(G,) what torrents that qguard may not write (yielded, held) use at the moment; it comes off the cap."""
+    wakeups: Int64
+    """(G,) K: how many sleeping torrents may wake within one interval."""
+    priority: Int64
+    """(G,) 1 to 10."""
+    guaranteed: Int64
+    """(G,) kept for the tracker whenever it wants it."""
+    hard: Bool
+    """(G,) never lent above the base cap."""
+    may_lend: Bool
+    """(G,)"""
+    may_borrow: Bool
+    """(G,)"""
+
+    infohash: InfoHashes
+    """(N,) 40 hex digits each."""
+    rate: Float64
+    """(N,) estimated upload rate."""
+    leechers: Int64
+    """(N,) connected leechers."""
+    awake: Bool
+    """(N,) uploads at present; sleeping torrents hold a standing limit."""
+    current: Int64
+    """(N,) the limit that the client has now, 0 for none."""
+    floor: Int64
+    """(N,) what the torrent should not be squeezed below while the cap allows (0: none); a download's own floor."""
+    ceiling: Int64
+    """(N,) the torrent's own upper bound, `MIN_LIMIT` to `MAX_LIMIT`."""
+
+    link: int | None = None
+    """The line that all trackers share, None when it is not known."""
+    elapsed: float = 0.0
+    """Seconds since the previous request, 0.0 for the first."""
+
+    @property
+    def count(self) -> Int64:
+        """(G,) torrents per tracker."""
+        return np.diff(np.append(self.start, len(self.infohash)))
+
+    def spread(self, per_tracker: NDArray[Any]) -> NDArray[Any]:
+        """Repeat a (G,) column for every torrent: (N,)."""
+        return np.repeat(per_tracker, self.count)
+
+    def total(self, per_torrent: NDArray[Any]) -> NDArray[Any]:
+        """Sum an (N,) column by tracker: (G,)."""
+        return np.add.reduceat(per_torrent, self.start) if len(self.start) else per_torrent[:0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Allocation:
+    """A strategy's answer, aligned with the `Request` it answers."""
+
+    limit: Int64
+    """(N,) bytes/s, each from `MIN_LIMIT` to `MAX_LIMIT`."""
+    effective_cap: Int64
+    """(G,) bytes/s, the cap after lending."""
+    standing: Int64
+    """(G,) bytes/s, the most a sleeping torrent of the tracker holds; downloads may hold their floor instead."""
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    """Tracker id to one sentence that says why its cap cannot be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The strategy settings of the configuration; each strategy takes what it needs."""
+
+    max_managed_torrents: int = 1000
+    borrow_threshold_ratio: float = 0.9
+    max_borrow_fraction: float = 0.5
+    smoothing_alpha: float = 0.4
+    min_effective_delta: float = 0.1
+    max_overcommit: float = 1.5
+
+
+class Allocator(Protocol):
+    """A strategy: a pure function with a name.
+
+    `state` is None at first and otherwise whatever the previous call returned; it is the caller's to keep, so a
+    strategy must not change it in place.
+    """
+
+    def allocate(self, request: Request, state: Any) -> tuple[Allocation, Any]:  # noqa: ANN401 - opaque by design
+        """Give every torrent of `request` a limit."""
+        ...
+
+
+AllocatorFactory = Callable[[Options], Allocator]
+
+
+class UnknownStrategyError(LookupError):
+    """No installed distribution offers a strategy of this name."""
+
+
+class BadAllocationError(ValueError):
+    """A strategy answered something that must not be sent to a client."""
+
+
+def installed_strategies() -> tuple[str, ...]:
+    """Names of all strategies that some installed distribution offers, sorted."""
+    return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}))
+
+
+def load_strategy(name: str, options: Options) -> Allocator:
+    """Make the strategy called `name`.
+
+    Raises:
+        UnknownStrategyError: no distribution offers it.
+    """
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        factory: AllocatorFactory = point.load()
+        return factory(options)
+    raise UnknownStrategyError(f"no strategy {name!r} is installed; there are {', '.join(installed_strategies())}")
+
+
+def check(name: str, request: Request, answer: Allocation, *, may_exceed: Collection[str] = ()) -> None:
+    """Refuse an answer that breaks the cap (I1) or that a client would take for unlimited (I2).
+
+    The limits of a tracker's awake torrents and of its K highest sleeping ones must add up to no more than its
+    effective cap less what is used outside; effective caps must add up to no more than the sum of the base caps (or
+    the link, when that is less). In a tracker named in `conflicts` every awake torrent must hold the smallest limit.
+
+    Args:
+        name: the strategy's name, for the message.
+        request: what was asked.
+        answer: what came back.
+        may_exceed: ids of trackers that need not keep the sum (strategies that promise rates, not limits).
+
+    Raises:
+        BadAllocationError: one sentence with the strategy's name and the first fault found.
+    """
+    n = len(request.infohash)
+    fault: str | None = None
+    if answer.limit.shape != (n,) or answer.limit.dtype != np.int64:
+        fault = f"limits of shape {answer.limit.shape} and type {answer.limit.dtype} for {n} torrents (want int64)"
+    elif n and (answer.limit.min() < MIN_LIMIT or answer.limit.max() > MAX_LIMIT):
+        fault = (
+            f"limits from {answer.limit.min()} to {answer.limit.max()}, outside of {MIN_LIMIT} to {MAX_LIMIT}: the "
+            "client would take them for unlimited"
+        )
+    elif answer.effective_cap.shape != request.base_cap.shape or answer.standing.shape != request.base_cap.shape:
+        fault = "one effective cap and one standing limit per tracker are needed"
+    else:
+        fault = _broken_cap(request, answer, may_exceed)
+    if fault:
+        raise BadAllocationError(f"strategy {name!r} is refused, nothing was written: it gave {fault}")
+
+
+def _broken_cap(request: Request, answer: Allocation, may_exceed: Collection[str]) -> str | None:
+    pool = int(request.base_cap.sum()) if request.link is None else min(request.link, int(request.base_cap.sum()))
+    if int(answer.effective_cap.sum()) > pool:
+        total = int(answer.effective_cap.sum())
+        return f"effective caps that add up to {total} B/s, more than the {pool} B/s there are"
+    promised = promised_rate(request, answer.limit)
+    available = answer.effective_cap - request.outside
+    for g in np.flatnonzero(promised > available):
+        tracker = request.tracker[g]
+        if tracker in may_exceed:
+            continue
+        rows = slice(request.start[g], request.start[g] + request.count[g])
+        squeezed = (answer.limit[rows][request.awake[rows]] <= MIN_LIMIT).all()
+        if tracker not in answer.conflicts or not squeezed:
+            return f"tracker {tracker!r} limits that add up to {promised[g]} B/s, over its cap of {available[g]} B/s"
+    return None
+
+
+def promised_rate(request: Request, limit: Int64) -> Int64:
+    """(G,) what each tracker's torrents may upload at once: awake ones, held downloads and the K highest sleepers.
+
+    A sleeping download with a floor is counted in full, like an awake torrent: its floor is above any standing limit.
+    """
+    counted = request.awake | (request.floor > 0)
+    promised: Int64 = request.total(np.where(counted, limit, 0)).astype(np.int64)
+    for g, (first, size) in enumerate(zip(request.start, request.count, strict=True)):
+        rows = slice(first, first + size)
+        sleeping = np.sort(limit[rows][~counted[rows]])
+        k = int(request.wakeups[g])
+        promised[g] += sleeping[max(len(sleeping) - k, 0) :].sum()
+    return promised

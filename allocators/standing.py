@@ -1,0 +1,36 @@
+"""Standing limits: what sleeping torrents hold, so that they cannot burst when they wake.
+
+A torrent that has a finite limit when its first leecher comes does not overshoot, and one without takes the whole
+line until the next cycle. So every sleeping torrent of a capped tracker holds a small limit s, and the cap pays for K
+of them waking within one interval: K * s <= 5 % of the cap. s is a power of two and each torrent keeps what it holds
+while that is within a factor of two: otherwise every change of a cap would rewrite thousands of sleepers.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from allocators.base import MAX_LIMIT, MIN_LIMIT, Int64
+
+SHARE: Final = 0.05
+"""The part of a cap that standing limits may take."""
+
+DEFAULT_WAKEUPS: Final = 48
+"""K before more wake-ups than that were seen in one interval: a Pareto on/off swarm of 3,000 stays below it."""
+
+
+def standing_limit(cap: Int64, wakeups: Int64) -> Int64:
+    """(G,) the standing limit s of each tracker: the largest power of two with K * s <= 5 % of the cap, at least 1.
+
+    Args:
+        cap: (G,) bytes/s.
+        wakeups: (G,) K, at least 1.
+    """
+    room = np.clip(cap * SHARE / wakeups, MIN_LIMIT, MAX_LIMIT)
+    return np.exp2(np.floor(np.log2(room))).astype(np.int64)
+
+
+def keep_near(current: Int64, standing: Int64) -> Int64:
+    """(N,) the standing limit, or what the torrent holds already when that is at most 2x below it."""
+    near = (current > standing // 2) & (current < standing)
+    return np.where(near, current, standing)

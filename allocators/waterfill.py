@@ -1,0 +1,105 @@
+"""Exact integer weighted max-min: the kernel that all strategies share.
+
+For each tracker find the water level λ at which `clip(λ * weight, lo, hi)` adds up to the cap, then round to whole
+bytes so that nothing is lost. The level is found for all trackers at once by Newton's method on the piecewise-linear
+sum, kept inside a bracket (the continuous quadratic knapsack; Kiwiel 2008 surveys the method). The last bytes go one
+each to the first torrents with room, in row order, so that equal inputs give equal outputs.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from allocators.base import Float64, Int64
+
+MAX_WEIGHT: Final = 2**20
+_MAX_PASSES: Final = 200  # a bracket of 2^62 halves to nothing in fewer; Newton needs about 5 in practice
+
+
+def waterfill(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) -> Int64:
+    """Split each tracker's cap over its rows by weighted max-min with bounds.
+
+    Args:
+        cap: (G,) bytes/s, 0 to 2^42.
+        start: (G,) first row of each tracker, strictly increasing from 0; the last one ends with the columns.
+        weight: (N,) 1 to 2^20.
+        lo: (N,) lower bounds, at least 0 and at most `hi`.
+        hi: (N,) upper bounds.
+
+    Returns:
+        (N,) int64 `x` with sum(x) == min(cap, sum(hi)) for each tracker, to the byte, and lo <= x <= hi wherever the
+        lower bounds fit into the cap. Where they do not, the cap wins: the lower bounds shrink by weighted max-min.
+
+    Raises:
+        ValueError: shapes, types or ranges are not as described.
+    """
+    _check(cap, start, weight, lo, hi)
+    if not len(weight):
+        return np.zeros(0, np.int64)
+    count = np.diff(np.append(start, len(weight)))
+    too_much = np.repeat(np.add.reduceat(lo, start) > cap, count)
+    hi = np.where(too_much, lo, hi)
+    lo = np.where(too_much, 0, lo)
+    target = np.minimum(cap, np.add.reduceat(hi, start))
+    level = np.repeat(_water_level(target, start, count, weight, lo, hi), count) * weight
+    return _whole_bytes(target, start, count, weight, lo, hi, level)
+
+
+def _check(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) -> None:
+    for name, column in (("cap", cap), ("start", start), ("weight", weight), ("lo", lo), ("hi", hi)):
+        if column.dtype != np.int64 or column.ndim != 1:
+            raise ValueError(f"{name} must be a column of int64, not {column.dtype} of shape {column.shape}")
+    if cap.shape != start.shape or not weight.shape == lo.shape == hi.shape:
+        raise ValueError("cap and start, and weight, lo and hi, must be of the same length")
+    if not len(weight):
+        if len(start):
+            raise ValueError("every tracker needs at least one row")
+        return
+    if not len(start) or start[0] != 0 or start[-1] >= len(weight) or (np.diff(start) <= 0).any():
+        raise ValueError("start must increase strictly from 0 and stay below the number of rows")
+    if weight.min() < 1 or weight.max() > MAX_WEIGHT:
+        raise ValueError(f"weights must be from 1 to {MAX_WEIGHT}")
+    if lo.min() < 0 or (lo > hi).any() or cap.min() < 0:
+        raise ValueError("bounds must satisfy 0 <= lo <= hi, caps must not be negative")
+
+
+def _water_level(target: Int64, start: Int64, count: Int64, weight: Int64, lo: Int64, hi: Int64) -> Float64:
+    """(G,) the level λ at which clip(λ * weight, lo, hi) adds up to `target`, to a quarter of a byte."""
+    tolerance = np.maximum(0.25, 4e-16 * target)
+    level: Float64 = target / np.add.reduceat(weight, start)
+    below: Float64 = np.zeros(len(target))
+    above: Float64 = np.maximum.reduceat(hi / weight, start)  # here every row has its upper bound: never too little
+    level = np.minimum(level, above)
+    for _ in range(_MAX_PASSES):
+        wish = np.repeat(level, count) * weight
+        gap = target - np.add.reduceat(np.clip(wish, lo, hi), start)
+        if (np.abs(gap) <= tolerance).all():
+            break
+        below = np.where(gap > 0, np.maximum(below, level), below)
+        above = np.where(gap < 0, np.minimum(above, level), above)
+        slope = np.add.reduceat(np.where((wish >= lo) & (wish <= hi), weight, 0), start)
+        newton = level + gap / np.maximum(slope, 1)
+        inside = (slope > 0) & (newton > below) & (newton < above)
+        step = np.where(inside, newton, (below + above) / 2)
+        level = np.where(np.abs(gap) <= tolerance, level, step)
+    return level
+
+
+def _whole_bytes(
+    target: Int64, start: Int64, count: Int64, weight: Int64, lo: Int64, hi: Int64, wish: Float64
+) -> Int64:
+    """(N,) integers that add up to `target`: bounded rows take their bound, the free ones share what is left."""
+    free = (wish > lo) & (wish < hi)
+    x = np.where(free, 0, np.where(wish >= hi, hi, lo))
+    left = target - np.add.reduceat(x, start)
+    free_weight = np.maximum(np.add.reduceat(np.where(free, weight, 0), start), 1)
+    share = weight * np.repeat(np.maximum(left, 0), count) // np.repeat(free_weight, count)
+    x = np.where(free, np.clip(share, lo, hi), x)
+    while True:
+        rest = np.repeat(target - np.add.reduceat(x, start), count)
+        if not rest.any():
+            return x
+        has_room = np.where(rest > 0, x < hi, x > lo) & (rest != 0)
+        rank = np.cumsum(has_room)
+        before_tracker = np.repeat(rank[start] - has_room[start], count)
+        x = x + np.where(has_room & (rank - before_tracker <= np.abs(rest)), np.sign(rest), 0)

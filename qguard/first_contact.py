@@ -1,0 +1,33 @@
+"""The first meeting with a client whose limits somebody made before us."""
+
+from typing import Final
+
+import numpy as np
+
+from qguard.ledger import Ledger, read_originals_file
+from qguard.snapshot import UNLIMITED, Torrents
+
+LEFTOVER_SHARE: Final = 0.2
+LEFTOVER_COUNT: Final = 10
+"""More than that part of the torrents, and at least so many, with a finite limit: a restored backup, another
+limiter's leftovers or a lost ledger, not the owner's few exceptions."""
+
+
+def first_contact(ledger: Ledger, torrents: Torrents) -> str:
+    """Why nothing may be written before the owner has said which limits are the originals; empty when it may."""
+    if not ledger.is_new:
+        return ""
+    limited = torrents.up_limit != UNLIMITED
+    count = int(limited.sum())
+    remembered = read_originals_file(ledger.originals_path)
+    if any(key in remembered for key in torrents.keys(np.flatnonzero(limited))):
+        return (
+            f"the ledger is empty, but {ledger.originals_path.name} beside it knows torrents that have limits now: "
+            f"run `qguard adopt --originals {ledger.originals_path}` to take the originals from there"
+        )
+    if count >= LEFTOVER_COUNT and count > LEFTOVER_SHARE * len(torrents):
+        return (
+            f"{count} of {len(torrents)} torrents have a limit that qguard did not set: run `qguard adopt --originals "
+            "as-is` to keep these as the originals, or `unlimited` if they are some tool's leftovers"
+        )
+    return ""

@@ -1,0 +1,138 @@
+"""One reading of the client: as cheap as it may be, as complete as it must be, or none at all (I6).
+
+The full listing is the only expensive request, so it is made as often as a budget of the client's main thread allows:
+in every cycle for some hundred torrents, once a minute or so for ten thousand. In between, the listing of the active
+torrents is enough: whatever uploads is in it, with every field.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from qguard.qbittorrent.client import TorrentClient
+from qguard.qbittorrent.errors import BadAnswerError
+from qguard.snapshot import Bool, Counters, Torrents, client_restarted, merge_active
+
+MAIN_THREAD_SHARE: Final = 0.02
+"""The part of its main thread that a client may spend on our readings; half of it goes to full listings."""
+
+LOSS_TO_CONFIRM: Final = 0.2
+"""A full listing that lost more than this part of the known torrents, and more than `LOSS_TO_IGNORE`, is confirmed."""
+
+LOSS_TO_IGNORE: Final = 10
+"""Torrents that may vanish between two full listings without a second look."""
+
+CONFIRM_TOLERANCE: Final = 0.01
+"""Two listings made a moment apart agree when at most this part of the torrents is only in one of them."""
+
+
+class ImplausibleError(BadAnswerError):
+    """A listing that is well-formed and cannot be true."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What is known of the client now."""
+
+    torrents: Torrents
+    at: float
+    """Seconds on the steady clock, when the answer was complete."""
+    full: bool
+    """From a full listing: torrents that are not in it are gone."""
+    maybe_reset: Bool
+    """(N,) whether the client may have forgotten our limit since the reading before: it was restarted, or the torrent
+    was not there."""
+    full_at: float
+    full_cost: float
+    """Seconds that the last full listing took the client, at most."""
+    active_cost: float
+    sessions: int
+
+
+def pause_between(cost: float) -> float:
+    """Seconds to leave between two readings of that cost, to stay within half of the main-thread budget."""
+    return cost / (MAIN_THREAD_SHARE / 2)
+
+
+async def observe(
+    client: TorrentClient,
+    before: Reading | None,
+    *,
+    clock: Callable[[], float],
+    written_under: Counters | None,
+    force_full: bool = False,
+) -> Reading:
+    """Read the client once: one request, or two where the first is hard to believe.
+
+    Args:
+        client: whom to ask.
+        before: the previous reading, None at first.
+        clock: steady seconds.
+        written_under: counters at our last write before this process started, to notice a restart in between.
+        force_full: list everything even if that is not due.
+
+    Raises:
+        ClientError: no reading; nothing may be concluded or changed.
+    """
+    began = clock()
+    full = force_full or before is None or began - before.full_at >= pause_between(before.full_cost)
+    listed = await (client.torrents() if full else client.active_torrents())
+    now = clock()
+    if before is not None and not full:
+        sessions = client.sessions
+        if sessions == before.sessions and client_restarted(Counters.of(before.torrents), listed) is not True:
+            merged = merge_active(before.torrents, listed)
+            return Reading(
+                merged,
+                now,
+                full=False,
+                maybe_reset=before.torrents.rows_of(merged.infohash) < 0,
+                full_at=before.full_at,
+                full_cost=before.full_cost,
+                active_cost=now - began,
+                sessions=sessions,
+            )
+        began = clock()
+        listed = await client.torrents()  # after a restart everything may be different
+        now = clock()
+
+    await _confirm(client, before.torrents if before else None, listed)
+    return Reading(
+        listed,
+        now,
+        full=True,
+        maybe_reset=_maybe_reset(before, listed, client.sessions, written_under),
+        full_at=now,
+        full_cost=now - began,
+        active_cost=before.active_cost if before else 0.0,
+        sessions=client.sessions,
+    )
+
+
+def _maybe_reset(before: Reading | None, listed: Torrents, sessions: int, written_under: Counters | None) -> Bool:
+    if before is None:
+        # Without evidence for the same session, our limits may be lost; a hand that put an original back while we
+        # were away is then overruled, which it can see and repeat.
+        same = written_under is not None and client_restarted(written_under, listed) is False
+        return np.full(len(listed), not same)
+    restarted = client_restarted(Counters.of(before.torrents), listed)
+    if restarted is None:
+        restarted = sessions != before.sessions
+    return (before.torrents.rows_of(listed.infohash) < 0) | restarted
+
+
+async def _confirm(client: TorrentClient, known: Torrents | None, listed: Torrents) -> None:
+    """Ask in another way when the listing is empty or has lost a large part of what was known."""
+    lost = int((listed.rows_of(known.infohash) < 0).sum()) if known is not None else 0
+    hard_to_believe = known is not None and lost > max(LOSS_TO_IGNORE, LOSS_TO_CONFIRM * len(known))
+    if len(listed) and not hard_to_believe:
+        return
+    other = await client.other_listing()
+    first = {h.decode() for h in listed.infohash.tolist()}
+    if len(first ^ other) > CONFIRM_TOLERANCE * max(len(first), len(other)):
+        raise ImplausibleError(
+            f"qBittorrent listed {len(first)} torrents in one way and {len(other)} in another; nothing is changed "
+            "until the two agree (it may still be loading them)"
+        )

@@ -1,0 +1,133 @@
+"""What the configuration and the commands given since say about each tracker rule, as (R,) columns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from allocators.base import MAX_LIMIT, Allocator, Options, load_strategy
+from qguard.config import Settings
+from qguard.ledger import Control
+from qguard.snapshot import Bool, Int64
+from qguard.trackers import Matcher
+
+EVERYWHERE: Final = "*"
+"""The scope of a pause or a percentage that is not for one tracker."""
+
+NO_CAP: Final = -1
+
+Controls = Mapping[tuple[str, str], Control]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Rules in file order; R of them."""
+
+    settings: Settings
+    matcher: Matcher
+    allocator: Allocator
+    ids: tuple[str, ...]
+    cap: Int64
+    """bytes/s, `NO_CAP` for none."""
+    manage: Bool
+    percentage: Int64
+    """Of the rollout, 0 to 100."""
+    paused: Bool
+    reassert: Bool
+    ceiling: Int64
+    """bytes/s, the rule's own upper bound for one torrent."""
+    observe_only: str = ""
+    """Why nothing at all may be written at present; empty when it may."""
+
+    @property
+    def capped(self) -> Bool:
+        """Rules whose torrents get limits: those with a cap, and all when the link is known."""
+        linked = self.settings.global_.link_upload_speed is not None
+        return np.asarray((self.cap != NO_CAP) | linked, np.bool_)
+
+    def reasserts(self, tracker: str) -> bool:
+        """Whether foreign values on this tracker are overwritten."""
+        return tracker in self.ids and bool(self.reassert[self.ids.index(tracker)])
+
+
+def make(
+    settings: Settings,
+    controls: Controls,
+    wall_now: float,
+    *,
+    matcher: Matcher,
+    allocator: Allocator,
+    observe_only: str = "",
+) -> Policy:
+    """Put configuration and commands together."""
+    rules = settings.trackers
+    return Policy(
+        settings=settings,
+        matcher=matcher,
+        allocator=allocator,
+        ids=tuple(rule.id for rule in rules),
+        cap=np.array([NO_CAP if r.max_upload_speed is None else r.max_upload_speed for r in rules], np.int64),
+        manage=np.array([r.manage for r in rules], np.bool_),
+        percentage=np.array([percentage(settings, controls, r.id) for r in rules], np.int64),
+        paused=np.array([bool(pause_reason(controls, r.id, wall_now)) for r in rules], np.bool_),
+        reassert=np.array([r.on_foreign_change == "reassert" for r in rules], np.bool_),
+        ceiling=np.array([r.max_torrent_upload_speed or MAX_LIMIT for r in rules], np.int64).clip(max=MAX_LIMIT),
+        observe_only="global.dry_run is on" if settings.global_.dry_run else observe_only,
+    )
+
+
+def make_allocator(settings: Settings) -> Allocator:
+    """The configured strategy with its options."""
+    g = settings.global_
+    return load_strategy(
+        g.allocation_strategy,
+        Options(
+            max_managed_torrents=g.max_managed_torrents,
+            borrow_threshold_ratio=g.borrow_threshold_ratio,
+            max_borrow_fraction=g.max_borrow_fraction,
+            smoothing_alpha=g.smoothing_alpha,
+            min_effective_delta=g.min_effective_delta,
+            max_overcommit=g.max_overcommit,
+        ),
+    )
+
+
+def make_matcher(settings: Settings) -> Matcher:
+    """The configured rules, compiled."""
+    return Matcher(settings.trackers, strictest=settings.global_.multi_tracker == "strictest")
+
+
+def file_percentage(settings: Settings, scope: str) -> int | None:
+    """The rollout percentage that the file itself gives for a tracker id or `EVERYWHERE`, None when it gives none."""
+    if scope == EVERYWHERE:
+        return settings.global_.rollout_percentage
+    return next((rule.rollout_percentage for rule in settings.trackers if rule.id == scope), None)
+
+
+def percentage(settings: Settings, controls: Controls, tracker: str) -> int:
+    """The rollout percentage in force for a tracker: its own before the global one, a command before the file.
+
+    A percentage set by a command holds until the file's own value for that scope changes.
+    """
+    for scope in (tracker, EVERYWHERE):
+        in_file = file_percentage(settings, scope)
+        control = controls.get(("rollout", scope))
+        if control is not None and control.value["file"] == in_file:
+            return int(control.value["percentage"])
+        if in_file is not None:
+            return in_file
+    return 0
+
+
+def pause_reason(controls: Controls, tracker: str, wall_now: float) -> str:
+    """Why a tracker is paused, empty when it is not."""
+    for scope in (EVERYWHERE, tracker):
+        control = controls.get(("pause", scope))
+        if control is None:
+            continue
+        value: Any = control.value
+        until = value.get("until")
+        if until is None or until > wall_now:
+            return f"paused by {control.who}" + (f": {control.reason}" if control.reason else "")
+    return ""

@@ -1,0 +1,334 @@
+"""Our narrow view of one qBittorrent: six reads and one write, each a single request.
+
+The requests go through qbittorrent-api on one thread of their own: the library is not thread-safe, and the event loop
+must not wait for a client that takes seconds to list its torrents. Its retries and automatic logins are switched off:
+a retried POST is sent twice, and every retried login counts towards a ban.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import qbittorrentapi
+from qbittorrentapi.exceptions import (
+    APIConnectionError,
+    HTTPError,
+    LoginFailed,
+    Unauthorized401Error,
+)
+from qbittorrentapi.exceptions import HTTP403Error as Forbidden
+
+from allocators.base import MAX_LIMIT, MIN_LIMIT
+from qguard.qbittorrent import decode
+from qguard.qbittorrent.errors import BadAnswerError, ClientError, LoginRefusedError, UnreachableError
+from qguard.snapshot import UNLIMITED, Torrents
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds for the TCP connection alone; the answer may take the configured timeout."""
+
+LOGIN_PAUSE: Final = 3600.0
+"""Seconds without another login after a refused one. qBittorrent bans an address for an hour after five."""
+
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where qBittorrent is and how to log in there."""
+
+    url: str
+    """http(s)://host:port and perhaps a path."""
+    username: str | None = None
+    password: str | None = None
+    api_key: str | None = None
+    """qBittorrent 5.2 and later; used instead of user name and password."""
+    verify_tls: bool | str = True
+    """False, or the path of a CA bundle."""
+    timeout: float = 30.0
+    """Seconds an answer may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientVersion:
+    """What answered."""
+
+    app: str
+    """As it calls itself, "v4.5.2"."""
+    api: str
+    """Web API version, "2.8.19"."""
+    refresh_interval: float
+    """Seconds between two updates of the client's own counters; reading more often shows nothing new."""
+
+
+class TorrentClient(Protocol):
+    """What qguard needs of a BitTorrent client."""
+
+    requests: int
+    """How many requests were sent so far."""
+    sessions: int
+    """Grows whenever a login or a lost connection may mean that the client was restarted."""
+
+    async def version(self) -> ClientVersion:
+        """Who answers; asked once per session."""
+        ...
+
+    async def torrents(self) -> Torrents:
+        """All torrents. The expensive reading: 0.1 to 0.2 ms of the client's main thread for each."""
+        ...
+
+    async def active_torrents(self) -> Torrents:
+        """Torrents that up- or download now, complete rows; costs the client what those alone cost."""
+        ...
+
+    async def other_listing(self) -> frozenset[str]:
+        """Info-hashes of all torrents by another way, to confirm a listing that is hard to believe."""
+        ...
+
+    async def limits(self, infohash: Sequence[str]) -> dict[str, int]:
+        """Upload limits now: bytes/s, 0 for none, -1 for torrents that are gone."""
+        ...
+
+    async def transfer(self) -> decode.TransferInfo:
+        """Rates and limits of the client as a whole."""
+        ...
+
+    async def set_limit(self, infohash: Sequence[str], limit: int) -> None:
+        """Set one limit, 1 to 2147483646 bytes/s, on these torrents. Unknown ones are skipped silently."""
+        ...
+
+    async def remove_limit(self, infohash: Sequence[str]) -> None:
+        """Take the limit off these torrents."""
+        ...
+
+    async def close(self) -> None:
+        """Log out and drop the connection."""
+        ...
+
+
+class _Session(qbittorrentapi.Client):
+    """qbittorrent-api without its retries, automatic logins, environment proxies and netrc."""
+
+    @property
+    def _session(self) -> Any:  # noqa: ANN401 - a private class of the library
+        session = super()._session
+        session.trust_env = False  # HTTP_PROXY breaks loopback; a netrc entry replaces the API key by Basic auth
+        return session
+
+    def _auth_request(self, http_method: str, api_namespace: Any, api_method: str, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
+        return self._once(http_method, api_namespace, api_method, **kwargs)
+
+    def _request_manager(self, http_method: str, api_namespace: Any, api_method: str, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
+        return self._once(http_method, api_namespace, api_method, **kwargs)
+
+    def _once(self, http_method: str, api_namespace: Any, api_method: str, **kwargs: Any) -> Any:  # noqa: ANN401
+        for ours in ("version_introduced", "version_removed", "_retries", "_retry_backoff_factor"):
+            kwargs.pop(ours, None)
+        return self._request(http_method, api_namespace, api_method, **kwargs)
+
+    def raw(self, namespace: str, method: str, **data: Any) -> bytes:  # noqa: ANN401 - form fields
+        """One POST, its answer as it came."""
+        answer: bytes = self._once("post", namespace, method, data=data, response_class=bytes)
+        return answer
+
+    def session_id(self) -> str:
+        """All cookies of the session; they change when the client was restarted."""
+        return repr(sorted(self._session.cookies.items()))
+
+
+class QbittorrentClient:
+    """`TorrentClient` over the Web API of a real qBittorrent (or of anything that speaks it)."""
+
+    def __init__(self, address: Address, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.requests = 0
+        self.sessions = 0
+        self._address = address
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="qbittorrent")
+        self._version: ClientVersion | None = None
+        self._refused: tuple[float, str] | None = None
+        self._logged_in = False
+        self._cookies = ""
+        headers = {"Accept-Encoding": "identity"} if urlsplit(address.url).hostname in LOOPBACK else {}
+        self._api = _Session(
+            host=address.url,
+            username=address.username or "",
+            password=address.password or "",
+            api_key=address.api_key or None,
+            EXTRA_HEADERS=headers,
+            FORCE_SCHEME_FROM_HOST=True,  # no HEAD requests to find the scheme out
+            REQUESTS_ARGS={
+                "timeout": (min(CONNECT_TIMEOUT, address.timeout), address.timeout),
+                "verify": address.verify_tls,
+            },
+            HTTPADAPTER_ARGS={"max_retries": 0},
+        )
+
+    async def version(self) -> ClientVersion:
+        """Log in where needed and see who answers."""
+        if self._version is None:
+            app = await self._call(lambda api: api.raw("app", "version").decode())
+            web_api = await self._call(lambda api: api.raw("app", "webapiVersion").decode())
+            wishes = decode.preferences(await self._call(lambda api: api.raw("app", "preferences")))
+            self._version = ClientVersion(app.strip(), web_api.strip(), wishes.refresh_interval / 1000)
+        return self._version
+
+    async def torrents(self) -> Torrents:
+        """All torrents."""
+        return decode.torrents(await self._call(lambda api: api.raw("torrents", "info")))
+
+    async def active_torrents(self) -> Torrents:
+        """Torrents that up- or download now."""
+        return decode.torrents(await self._call(lambda api: api.raw("torrents", "info", filter="active")))
+
+    async def other_listing(self) -> frozenset[str]:
+        """Info-hashes of all torrents, from the sync interface."""
+        return decode.main_data_hashes(await self._call(lambda api: api.raw("sync", "maindata", rid=0)))
+
+    async def limits(self, infohash: Sequence[str]) -> dict[str, int]:
+        """Upload limits now; fresh even where torrents/info lags by a refresh."""
+        return decode.limits(
+            await self._call(lambda api: api.raw("torrents", "uploadLimit", hashes="|".join(infohash)))
+        )
+
+    async def transfer(self) -> decode.TransferInfo:
+        """Rates and limits of the client as a whole."""
+        return decode.transfer_info(await self._call(lambda api: api.raw("transfer", "info")))
+
+    async def set_limit(self, infohash: Sequence[str], limit: int) -> None:
+        """Set one limit on these torrents.
+
+        Raises:
+            ValueError: qBittorrent would take the value for unlimited (I2).
+        """
+        if not (type(limit) is int and MIN_LIMIT <= limit <= MAX_LIMIT):
+            raise ValueError(f"a limit must be a whole number from {MIN_LIMIT} to {MAX_LIMIT} B/s, not {limit!r}")
+        await self._write(infohash, limit)
+
+    async def remove_limit(self, infohash: Sequence[str]) -> None:
+        """Take the limit off these torrents."""
+        await self._write(infohash, UNLIMITED)
+
+    async def _write(self, infohash: Sequence[str], limit: int) -> None:
+        await self._call(lambda api: api.raw("torrents", "setUploadLimit", hashes="|".join(infohash), limit=limit))
+
+    async def close(self) -> None:
+        """Log out (each session left behind costs the client memory for an hour) and end the thread."""
+        if self._logged_in and not self._address.api_key:
+            with contextlib.suppress(APIConnectionError, OSError):  # the client is gone, and the session with it
+                await self._in_thread(lambda: self._api.raw("auth", "logout"))
+        await asyncio.to_thread(self._thread.shutdown)
+        self._api._trigger_session_initialization()  # noqa: SLF001 - the library has no public close
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _call(self, request: Callable[[_Session], T]) -> T:
+        """Send one request; log in first where needed, and once more when the session has ended."""
+        self._raise_if_refused()
+        try:
+            return await self._in_thread(lambda: self._send(request))
+        except ClientError:
+            raise
+        except Forbidden:
+            raise self._refuse(self._forbidden_advice()) from None
+        except LoginFailed:
+            raise self._refuse(
+                f"qBittorrent at {self._address.url} refused the login of user {self._address.username!r}: "
+                "check qbittorrent.username and password"
+            ) from None
+        except Unauthorized401Error:
+            raise BadAnswerError(
+                f"qBittorrent at {self._address.url} rejects the address we use (401): the port must be the one it "
+                "listens on itself, or its option 'Enable Host header validation' must be off"
+            ) from None
+        except HTTPError as error:
+            status = getattr(error.response, "status_code", "an error")
+            raise BadAnswerError(
+                f"{self._address.url} answered {status}; check that it is qBittorrent's Web UI, and its log"
+            ) from None
+        except (APIConnectionError, OSError) as error:
+            self.sessions += 1
+            self._version = None
+            raise UnreachableError(
+                f"qBittorrent at {self._address.url} does not answer ({_reason(error)}): is it running, and is "
+                "qbittorrent.url right?"
+            ) from None
+
+    def _send(self, request: Callable[[_Session], T]) -> T:
+        """On the client's own thread."""
+        fresh = not self._logged_in
+        if fresh:
+            self._log_in()
+        self.requests += 1
+        try:
+            answer = request(self._api)
+        except Forbidden:
+            if fresh or not self._address.username or self._address.api_key:
+                raise
+            self._log_in()
+            self.requests += 1
+            answer = request(self._api)
+        cookies = self._api.session_id()
+        if cookies != self._cookies:
+            self._cookies = cookies
+            self.sessions += 1
+        return answer
+
+    def _log_in(self) -> None:
+        if self._address.username and not self._address.api_key:
+            self.requests += 1
+            self._api.auth_log_in()
+        self._logged_in = True
+
+    def _raise_if_refused(self) -> None:
+        if self._refused is None:
+            return
+        since, why = self._refused
+        if self._clock() - since < LOGIN_PAUSE:
+            raise LoginRefusedError(why)
+        self._refused = None
+
+    def _refuse(self, why: str) -> LoginRefusedError:
+        # The same words every time, so that a log does not repeat them.
+        why += f" (no further login for {LOGIN_PAUSE / 60:.0f} min, or until the configuration changes)"
+        self._refused = (self._clock(), why)
+        self._logged_in = False
+        return LoginRefusedError(why)
+
+    def _forbidden_advice(self) -> str:
+        where = f"qBittorrent at {self._address.url}"
+        if self._address.api_key:
+            return f"{where} refused the API key (403): check qbittorrent.api_key; keys need qBittorrent 5.2 or later"
+        if self._address.username:
+            return (
+                f"{where} forbids us (403): our address may be banned after failed logins (wait, or restart it), or a "
+                "session cookie marked secure does not come back over plain http"
+            )
+        return f"{where} asks for a login (403): set qbittorrent.username and password, or api_key"
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in a few words, without addresses or object representations."""
+    text = str(error)
+    for sign, words in (
+        ("refused", "connection refused"),
+        ("ead timed out", "no answer in time"),
+        ("timed out", "no connection in time"),
+        ("Name or service", "unknown host name"),
+        ("resolve", "unknown host name"),
+        ("CERTIFICATE", "its TLS certificate cannot be verified"),
+        ("SSL", "TLS failed"),
+        ("IncompleteRead", "the answer broke off"),
+        ("reset", "connection reset"),
+        ("closed connection", "connection closed without an answer"),
+    ):
+        if sign in text:
+            return words
+    return type(error).__name__

@@ -1,0 +1,64 @@
+"""The one place that all output passes: log lines, answers, tables, errors.
+
+Passwords and keys of the configuration are known by value. Passkeys are not, but they only ever come inside announce
+URLs, and magnet links; so every URL loses what follows its host, unless it starts with an address of our own.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+HIDDEN: Final = "***"
+
+_URL: Final = re.compile(
+    r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/@\"'<>|]*@)?([^\s/?#\"'<>|]+)([/?#][^\s\"'<>|]*)?", re.IGNORECASE
+)
+_ENCODED_URL: Final = re.compile(r"\b([a-z][a-z0-9+.-]*)%3a%2f%2f[^\s&\"'<>|]+", re.IGNORECASE)
+_MAGNET: Final = re.compile(r"(magnet:\?)[^\s\"'<>|]+", re.IGNORECASE)
+_PASSKEY: Final = re.compile(
+    r"\b(passkey|authkey|torrent_pass|auth|pid|uk|key|apikey|api_key|token|password|secret)=[^\s&\"'<>|]+",
+    re.IGNORECASE,
+)
+
+MIN_SECRET: Final = 4
+"""Characters below which a value is too short to be hidden wherever it occurs: it would hide half of the text."""
+
+
+class Redactor:
+    """Knows the secrets of one configuration; stateless otherwise."""
+
+    def __init__(self, secrets: Iterable[str] = (), own_urls: Iterable[str] = ()) -> None:
+        forms = {
+            form
+            for secret in secrets
+            if len(secret) >= MIN_SECRET
+            for form in (
+                secret,
+                quote(secret, safe=""),
+                quote(secret),
+                quote_plus(secret),
+                quote(secret, safe="").lower(),
+            )
+        }
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+        self._own = tuple(url.rstrip("/") for url in own_urls)
+
+    def __call__(self, text: str) -> str:
+        """`text` with every secret hidden."""
+        if self._known:
+            text = self._known.sub(HIDDEN, text)
+        if "magnet:" in text:
+            text = _MAGNET.sub(rf"\1{HIDDEN}", text)
+        if "%3" in text:
+            text = _ENCODED_URL.sub(rf"\1://{HIDDEN}", text)
+        if "://" in text:
+            text = _URL.sub(self._shorten, text)
+        return _PASSKEY.sub(rf"\1={HIDDEN}", text) if "=" in text else text
+
+    def _shorten(self, match: re.Match[str]) -> str:
+        url = match[0]
+        if any(url == own or url.startswith((own + "/", own + "?")) for own in self._own):
+            return url
+        return match[1] + match[2] + (f"/{HIDDEN}" if match[3] and match[3] != "/" else match[3] or "")

@@ -1,0 +1,579 @@
+"""When things happen: the loop of cycles, and everything a person can ask for in between.
+
+One lock: cycles, rollbacks, rollout changes, pauses and adoptions never overlap. Commands and endpoints call the
+methods of `Service` and nothing below it.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import structlog
+
+from allocators.base import BadAllocationError
+from qguard import __version__, policy, report
+from qguard.answers import (
+    AdoptReport,
+    AnnounceHost,
+    Health,
+    HistoryReport,
+    MatchReport,
+    PauseReport,
+    ReloadReport,
+    RequestError,
+    RolloutReport,
+    RuleMatch,
+)
+from qguard.config import ConfigError, Loaded, Settings, load, parse, restart_needed, secret_values
+from qguard.cycle import Memory, World, look, run
+from qguard.decision import Decision
+from qguard.ledger import Key, Ledger, LedgerError, read_originals_file
+from qguard.observe import pause_between
+from qguard.policy import EVERYWHERE, Policy
+from qguard.qbittorrent.client import Address, QbittorrentClient, TorrentClient
+from qguard.qbittorrent.errors import ClientError
+from qguard.redact import Redactor
+from qguard.rollback import RollbackReport, Scope, rollback
+from qguard.snapshot import UNLIMITED
+from qguard.trackers import Matcher, host_of
+
+LONGEST_BACKOFF: Final = 60.0
+"""Seconds between two tries while the client does not answer."""
+
+STALE_AFTER: Final = 5
+"""Turns of the loop that may be missed before /health calls it stale; at least `STALE_SECONDS`."""
+
+STALE_SECONDS: Final = 60.0
+
+FORGET_AFTER: Final = 86400.0
+"""Seconds for which a torrent must have been missing until its original is forgotten."""
+
+PRUNE_EVERY: Final = 86400.0
+"""Seconds between two prunings of the history."""
+
+SHORTEST_PREFIX: Final = 6
+"""Digits of an info-hash that are enough to name a torrent, when only one begins with them."""
+
+ClientFactory = Callable[[Settings], TorrentClient]
+
+
+def make_client(settings: Settings) -> TorrentClient:
+    """The client of a configuration."""
+    q = settings.qbittorrent
+    return QbittorrentClient(
+        Address(
+            url=q.base_url,
+            username=q.username,
+            password=q.secret_password,
+            api_key=q.secret_api_key,
+            verify_tls=q.verify_tls if isinstance(q.verify_tls, bool) else str(q.verify_tls),
+            timeout=q.timeout,
+        )
+    )
+
+
+def redactor_for(settings: Settings) -> Redactor:
+    """Knows every secret of a configuration."""
+    return Redactor(secret_values(settings), [settings.qbittorrent.base_url, own_url(settings)])
+
+
+def own_url(settings: Settings) -> str:
+    """Where commands on this machine reach the service."""
+    host = settings.global_.host
+    if host in {"0.0.0.0", ""}:  # noqa: S104 - comparing, not binding
+        host = "127.0.0.1"
+    elif host == "::":
+        host = "::1"
+    return f"http://[{host}]:{settings.global_.port}" if ":" in host else f"http://{host}:{settings.global_.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """What the last cycle that went through left for those who ask."""
+
+    decision: Decision
+    report: report.CycleReport
+
+
+class Service:
+    """One qBittorrent, one ledger, one configuration at a time."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        ledger: Ledger,
+        *,
+        client_factory: ClientFactory = make_client,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.loaded = loaded
+        self.ledger = ledger
+        self.problems: dict[str, str] = {}
+        self.last: Last | None = None
+        self._client_factory = client_factory
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._client = client_factory(loaded.settings)
+        self._matcher = policy.make_matcher(loaded.settings)
+        self._allocator = policy.make_allocator(loaded.settings)
+        self._memory = Memory()
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._failures = 0
+        self._started = clock()
+        self._turned = clock()
+        self._version = ""
+        self._refresh = 0.0
+        self._missing: dict[Key, float] = {}
+        self._pruned_at: float | None = None
+        self._log = structlog.get_logger("qguard")
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        return self.loaded.settings
+
+    @property
+    def world(self) -> World:
+        """The neighbours, for one cycle."""
+        return World(self._client, self.ledger, self._clock, self._wall_clock)
+
+    def policy(self) -> Policy:
+        """What configuration and commands say at this moment."""
+        return policy.make(
+            self.settings,
+            self.ledger.controls,
+            self._wall_clock(),
+            matcher=self._matcher,
+            allocator=self._allocator,
+        )
+
+    # The loop
+
+    async def serve(self) -> None:
+        """Run cycles until `stop` is called."""
+        while not self._stop.is_set():
+            await self.turn()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self.interval())
+            self._wake.clear()
+
+    def stop(self) -> None:
+        """End the loop after the cycle that is under way."""
+        self._stop.set()
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Let the next cycle begin now."""
+        self._wake.set()
+
+    def interval(self) -> float:
+        """Seconds until the next cycle: stretched for a client that lists slowly, backed off while it is away."""
+        reading = self._memory.reading
+        usual = max(
+            self.settings.global_.poll_interval,
+            self._refresh,
+            pause_between(reading.active_cost) if reading else 0.0,
+        )
+        if not self._failures:
+            return usual
+        return max(usual, min(usual * 2.0 ** min(self._failures, 10), LONGEST_BACKOFF))
+
+    async def turn(self) -> None:
+        """One cycle of the loop. Whatever goes wrong is told once, shown in /health and tried again."""
+        try:
+            await self.cycle(who="service", reason="")
+        except (ClientError, LedgerError, BadAllocationError) as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - the loop must outlive a fault of ours; it is logged in full
+            self._fail(error, unexpected=True)
+        self._turned = self._clock()
+
+    def _fail(self, error: Exception, *, unexpected: bool = False) -> None:
+        self._failures += 1
+        topic = {ClientError: "client", LedgerError: "ledger", BadAllocationError: "strategy"}
+        name = next((name for kind, name in topic.items() if isinstance(error, kind)), "internal")
+        words = f"{type(error).__name__}: {error}" if unexpected else str(error)
+        if self.problems.get(name) != words:
+            self._log.error(words, exc_info=unexpected)
+        self.problems[name] = words
+
+    # What changes limits
+
+    async def cycle(self, *, who: str, reason: str, force_full: bool = False) -> report.CycleReport:
+        """One cycle, now."""
+        async with self._lock:
+            began, requests = self._clock(), self._client.requests
+            if not self._version:
+                await self._meet()
+            decision, verdict, self._memory = await run(
+                self.world, self.policy(), self._memory, who=who, reason=reason, force_full=force_full
+            )
+            done = report.cycle(
+                decision,
+                verdict,
+                duration=self._clock() - began,
+                timestamp=self._wall_clock(),
+                requests=self._client.requests - requests,
+            )
+            self.last = Last(decision, done)
+            self._tell(decision, done)
+            await self._tidy(decision)
+            return done
+
+    async def _meet(self) -> None:
+        version = await self._client.version()
+        self._version = f"qBittorrent {version.app} (Web API {version.api})"
+        self._refresh = version.refresh_interval
+        self._log.info(f"connected to {self._version}")
+
+    def _tell(self, decision: Decision, done: report.CycleReport) -> None:
+        """Log what changed and what is new; forget problems that are over."""
+        if self._failures and "client" in self.problems:
+            self._log.info("qBittorrent answers again")
+        self._failures = 0
+        for topic in ("client", "ledger", "strategy", "internal"):
+            self.problems.pop(topic, None)
+        self._note("writing", decision.policy.observe_only and f"observing only: {decision.policy.observe_only}")
+        conflicts = "; ".join(f"{tracker}: {words}" for tracker, words in decision.allocated.conflicts.items())
+        self._note("caps", conflicts)
+        alerts = [r.id for r in self.settings.trackers if r.on_foreign_change == "alert"]
+        foreign = decision.matched.own.foreign & np.isin(
+            decision.matched.rule, [decision.policy.ids.index(i) for i in alerts]
+        )
+        self._note(
+            "foreign changes",
+            f"{int(foreign.sum())} torrents were changed by somebody else and are left alone" if foreign.any() else "",
+        )
+        for infohash, _ in decision.matched.findings.seen:
+            self._log.warning(f"limit of {infohash} was changed by somebody else after qguard")
+        if done.changed and not done.observe_only:
+            caps = {t.id: t for t in report.trackers(decision)}
+            self._log.info(
+                f"cycle {done.cycle}: {done.applied} of {done.changed} limits changed in {done.calls} calls",
+                raised=sum(t.raised for t in caps.values()),
+                lowered=sum(t.lowered for t in caps.values()),
+                standing=sum(t.standing for t in caps.values()),
+                given_back=sum(t.given_back for t in caps.values()),
+                left_for_later=decision.planned.plan.unstaged,
+                lost=done.lost,
+                overridden=done.overridden,
+                ms=round(done.duration_seconds * 1000),
+            )
+
+    def _note(self, topic: str, words: str) -> None:
+        """Keep a problem for /health, and log it when it is new or over."""
+        if words and self.problems.get(topic) != words:
+            self._log.warning(words)
+            self.problems[topic] = words
+        elif not words and topic in self.problems:
+            del self.problems[topic]
+            self._log.info(f"no longer: {topic}")
+
+    async def _tidy(self, decision: Decision) -> None:
+        """Forget originals of torrents that are long gone, and old history."""
+        if decision.reading.full:
+            now = self._clock()
+            torrents = decision.reading.torrents
+            there = set(torrents.keys(np.arange(len(torrents))))
+            gone = [key for key in self.ledger.claims if key not in there]
+            self._missing = {key: self._missing.get(key, now) for key in gone}
+            forgotten = [key for key, since in self._missing.items() if now - since >= FORGET_AFTER]
+            if forgotten:
+                await self.ledger.forget(forgotten)
+        if self._pruned_at is None or self._clock() - self._pruned_at >= PRUNE_EVERY:
+            self._pruned_at = self._clock()
+            await self.ledger.prune(self.settings.rollback.keep_days, self.settings.rollback.max_rows)
+
+    async def rollback(
+        self, scope: Scope, *, who: str, reason: str, force: bool = False, dry_run: bool = False
+    ) -> RollbackReport:
+        """Put earlier limits back and pause what was touched."""
+        if scope.tracker is not None:
+            self._know(scope.tracker)
+        async with self._lock:
+            done = await rollback(
+                self.world, self.policy(), scope, who=who, reason=reason, force=force, dry_run=dry_run
+            )
+            if not dry_run:
+                self._log.warning(
+                    f"rollback by {who}: {done.changes_reversed} limits put back, {len(done.left_alone)} left alone, "
+                    f"{done.failed} failed; paused until `qguard resume`: {done.paused}"
+                )
+            return done
+
+    async def shut_down(self) -> None:
+        """What is to happen when the service ends, and close the neighbours."""
+        async with self._lock:
+            if self.settings.global_.on_shutdown == "restore" and self.ledger.originals():
+                try:
+                    done = await rollback(
+                        self.world, self.policy(), Scope(), who="service", reason="shutdown", hold=False
+                    )
+                    self._log.info(f"put {done.changes_reversed} limits back as they were")
+                except (ClientError, LedgerError) as error:
+                    self._log.error(f"originals are not restored ({error}); run `qguard rollback` when it is back")
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of client and ledger."""
+        async with self._lock:
+            await self._client.close()
+            await self.ledger.close()
+
+    async def set_rollout(self, percentage: int, *, tracker: str | None, who: str, reason: str) -> RolloutReport:
+        """Set the percentage of torrents that are managed; it holds until the file's own value changes."""
+        scope = EVERYWHERE if tracker is None else self._know(tracker)
+        if type(percentage) is not int or not 0 <= percentage <= 100:
+            raise RequestError("bad_percentage", f"{percentage!r} is not a percentage", "give a whole number, 0 to 100")
+        async with self._lock:
+            value = {"percentage": percentage, "file": policy.file_percentage(self.settings, scope)}
+            await self.ledger.set_control("rollout", scope, value, who=who, reason=reason)
+        self._log.info(f"rollout of {scope} set to {percentage} % by {who}")
+        self.wake()
+        return RolloutReport("updated", percentage, tracker, self._wall_clock())
+
+    async def pause(self, *, tracker: str | None, until: float | None, who: str, reason: str) -> PauseReport:
+        """Write nothing any more, for one tracker or for all, until resumed (or until then)."""
+        scope = EVERYWHERE if tracker is None else self._know(tracker)
+        async with self._lock:
+            await self.ledger.set_control("pause", scope, {"until": until}, who=who, reason=reason)
+        self._log.info(f"paused {scope} by {who}")
+        return PauseReport("paused", scope, until)
+
+    async def resume(
+        self, *, tracker: str | None, who: str, reason: str, foreign: bool = False, hashes: tuple[str, ...] = ()
+    ) -> PauseReport:
+        """Take up again what was paused or rolled back; with `foreign`, also what was yielded to somebody else."""
+        scope = EVERYWHERE if tracker is None else self._know(tracker)
+        async with self._lock:
+            if not hashes:
+                scopes = [s for name, s in self.ledger.controls if name == "pause" and scope in {EVERYWHERE, s}]
+                for paused in scopes:
+                    await self.ledger.clear_control("pause", paused)
+            kinds = {"rollback", "foreign"} if foreign or hashes else {"rollback"}
+            keys = [
+                key
+                for key, claim in self.ledger.claims.items()
+                if claim.hold in kinds and scope in {EVERYWHERE, claim.tracker} and (not hashes or key[0] in hashes)
+            ]
+            await self.ledger.unhold(keys)
+        self._log.info(f"resumed {scope} by {who}" + (f": {reason}" if reason else ""), torrents=len(keys))
+        self.wake()
+        return PauseReport("resumed", scope, None, len(keys))
+
+    async def adopt(self, originals: str, *, who: str) -> AdoptReport:
+        """Say which limits count as originals: `as-is`, `unlimited`, or those of an originals file."""
+        async with self._lock:
+            torrents = await self._client.torrents()
+            rule = self._matcher.match(torrents)
+            rows = np.flatnonzero(torrents.up_limit != UNLIMITED)
+            keys = dict(zip(torrents.keys(rows), rows.tolist(), strict=True))
+            if originals == "as-is":
+                values: Mapping[Key, int] = {}
+            elif originals == "unlimited":
+                values = dict.fromkeys(keys, UNLIMITED)
+            else:
+                values = await asyncio.to_thread(_read_originals, Path(originals))
+            known = {
+                key: (value, int(torrents.up_limit[keys[key]]), self.settings.trackers[rule[keys[key]]].id)
+                for key, value in values.items()
+                if key in keys and value != torrents.up_limit[keys[key]]
+            }
+            mode = originals if originals in {"as-is", "unlimited"} else "file"
+            await self.ledger.adopt(known, mode=mode, who=who)
+        self._log.info(f"originals adopted by {who}: {mode}", torrents=len(known))
+        self.wake()
+        return AdoptReport("adopted", mode, len(known))
+
+    async def reload(self) -> ReloadReport:
+        """Take a new configuration, or keep the last good one and raise ConfigError (I8)."""
+        try:
+            new = await asyncio.to_thread(load, self.loaded.path)
+            matcher, allocator = policy.make_matcher(new.settings), policy.make_allocator(new.settings)
+        except ConfigError as error:
+            words = f"the last good configuration stays in force: {error}"
+            self._note("configuration", words)
+            raise
+        async with self._lock:
+            restart = restart_needed(self.settings, new.settings)
+            other_client = new.settings.qbittorrent != self.settings.qbittorrent
+            self.loaded, self._matcher, self._allocator = new, matcher, allocator
+            if other_client:
+                await self._client.close()
+                self._client = self._client_factory(new.settings)
+                self._memory, self._version = Memory(), ""
+        for words in (*new.warnings, *(f"{key} changes only with a restart" for key in restart)):
+            self._log.warning(words)
+        self._note("configuration", f"restart needed for {', '.join(restart)}" if restart else "")
+        self._failures = 0
+        self._log.info("configuration reloaded")
+        self.wake()
+        g = new.settings.global_
+        return ReloadReport("reloaded", g.rollout_percentage, g.allocation_strategy, new.warnings, restart)
+
+    # What only looks
+
+    async def preview(self, other: str | None = None) -> report.PreviewReport:
+        """What the next cycle would do, perhaps under another configuration (its YAML text)."""
+        async with self._lock:
+            rules = self.policy()
+            memory = self._memory
+            if other is not None:
+                settings = (await asyncio.to_thread(parse_other, other, self.loaded.path)).settings
+                rules = policy.make(
+                    settings,
+                    self.ledger.controls,
+                    self._wall_clock(),
+                    matcher=policy.make_matcher(settings),
+                    allocator=policy.make_allocator(settings),
+                )
+            decision, _ = await look(self.world, rules, memory)
+            return report.preview(decision)
+
+    async def decision(self) -> Decision:
+        """The last cycle's conclusions, or fresh ones when there was none yet."""
+        if self.last is not None:
+            return self.last.decision
+        async with self._lock:
+            decision, _ = await look(self.world, self.policy(), self._memory)
+            return decision
+
+    async def explain(self, name: str) -> report.Explanation:
+        """Why a torrent (by its info-hash, or the first digits of it) has the limit it has."""
+        decision = await self.decision()
+        torrents = decision.reading.torrents
+        wanted = name.strip().lower().encode()
+        starts = np.char.startswith(torrents.infohash, wanted) if len(torrents) else np.zeros(0, bool)
+        rows = np.flatnonzero(starts) if len(wanted) >= SHORTEST_PREFIX else np.zeros(0, np.int64)
+        if len(rows) != 1:
+            few = f"{len(rows)} torrents begin with" if len(rows) else "no torrent has the info-hash"
+            raise RequestError(
+                "unknown_torrent", f"{few} {name!r}", "give the 40 digits that qBittorrent shows as its hash", 404
+            )
+        (key,) = torrents.keys(rows)
+        return report.explain(decision, int(rows[0]), self.ledger.claims.get(key))
+
+    async def trackers(self) -> tuple[AnnounceHost, ...]:
+        """The announce hosts of the client's torrents, busiest first; never more of a URL than its host."""
+        decision = await self.decision()
+        rows: dict[str, tuple[int, float, set[str]]] = {}
+        columns = (
+            decision.reading.torrents.announce,
+            decision.estimated.demand.rate.tolist(),
+            decision.matched.rule.tolist(),
+        )
+        for announce, rate, rule in zip(*columns, strict=True):
+            hosts = {host_of(url) for url in self._matcher.urls(announce)} or {"(no tracker)"}
+            for host in hosts:
+                count, total, rules = rows.get(host, (0, 0.0, set()))
+                rows[host] = (count + 1, total + rate, rules | {decision.policy.ids[rule]})
+        hosts_ = [
+            AnnounceHost(host, count, int(rate), tuple(sorted(rules))) for host, (count, rate, rules) in rows.items()
+        ]
+        return tuple(sorted(hosts_, key=lambda row: (-row.rate, -row.torrents, row.host)))
+
+    def match(self, url: str, category: str = "", tags: str = "") -> MatchReport:
+        """Which rule takes a torrent with this announce URL."""
+        return match_url(self.settings, self._matcher, url, category, tags)
+
+    async def history(
+        self,
+        *,
+        infohash: str | None = None,
+        tracker: str | None = None,
+        cycle: int | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> HistoryReport:
+        """A page of the ledger: changes that fit, or the latest actions when nothing is asked for."""
+        if infohash is None and tracker is None and cycle is None and before_id is None:
+            return HistoryReport(tuple(await self.ledger.actions(limit=limit)), ())
+        changes = await self.ledger.history(
+            hash=infohash, tracker=tracker, action=cycle, before_id=before_id, limit=limit
+        )
+        return HistoryReport((), tuple(changes))
+
+    def health(self) -> Health:
+        """How the service is; cheap."""
+        idle = self._clock() - self._turned
+        stale = idle > max(STALE_AFTER * self.interval(), STALE_SECONDS)
+        last = self.last
+        problems = dict(self.problems)
+        if stale:
+            problems["loop"] = f"no cycle has ended for {idle:.0f} s; look at the log and restart qguard"
+        if stale:
+            status: Literal["starting", "healthy", "degraded", "unhealthy"] = "unhealthy"
+        elif problems:
+            status = "degraded"
+        else:
+            status = "healthy" if last else "starting"
+        now = self._wall_clock()
+        return Health(
+            status=status,
+            problems=problems,
+            uptime_seconds=round(self._clock() - self._started, 1),
+            version=__version__,
+            client=self._version,
+            last_cycle_time=last.report.timestamp if last else None,
+            last_cycle_duration=last.report.duration_seconds if last else None,
+            rollout_percentage=policy.percentage(self.settings, self.ledger.controls, EVERYWHERE),
+            update_interval=round(self.interval(), 2),
+            dry_run=self.settings.global_.dry_run,
+            active_torrents=int(last.decision.estimated.demand.awake.sum()) if last else 0,
+            managed_torrents=int(last.decision.planned.managed.sum()) if last else 0,
+            api_calls_last_cycle=last.report.requests if last else 0,
+            unstaged=last.decision.planned.plan.unstaged if last else 0,
+            paused=tuple(
+                scope
+                for name, scope in self.ledger.controls
+                if name == "pause" and policy.pause_reason(self.ledger.controls, scope, now)
+            ),
+        )
+
+    def _know(self, tracker: str) -> str:
+        """A tracker id of the configuration, or an error that names those there are."""
+        ids = [rule.id for rule in self.settings.trackers]
+        if tracker not in ids:
+            raise RequestError(
+                "unknown_tracker", f"there is no tracker {tracker!r}", f"there are {', '.join(ids)}", 404
+            )
+        return tracker
+
+
+def match_url(settings: Settings, matcher: Matcher, url: str, category: str = "", tags: str = "") -> MatchReport:
+    """Which rule takes a torrent with this announce URL."""
+    urls = [url] if url else []
+    chosen = matcher.choose(urls, category, tags)
+    found = {reason.rule: reason.by for reason in matcher.reasons(urls, category, tags)} or {chosen.rule: chosen.by}
+    scheme = url.split("://", 1)[0] + "://" if "://" in url else ""
+    return MatchReport(
+        url=scheme + host_of(url),
+        matched_tracker=settings.trackers[chosen.rule].id,
+        by=chosen.by,
+        matches=tuple(
+            RuleMatch(rule.id, rule.pattern, i in found, found.get(i, "")) for i, rule in enumerate(settings.trackers)
+        ),
+    )
+
+
+def parse_other(text: str, path: Path) -> Loaded:
+    """Another configuration than the one in force, for a preview."""
+    return parse(text, source=path, environ=os.environ)
+
+
+def _read_originals(path: Path) -> dict[Key, int]:
+    try:
+        return read_originals_file(path)
+    except OSError as error:
+        raise RequestError(
+            "no_originals", f"{path} cannot be read ({error.strerror})", "give as-is, unlimited or an originals file"
+        ) from None

@@ -50,6 +50,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; every expected failure is one line on stderr and an exit code."""
+    log.set_up(level="ERROR")
     try:
         cli.main(standalone_mode=False)
     except CommandError as error:

@@ -19,7 +19,7 @@ def first_contact(ledger: Ledger, torrents: Torrents) -> str:
         return ""
     limited = torrents.up_limit != UNLIMITED
     count = int(limited.sum())
-    remembered = read_originals_file(ledger.originals_path)
+    remembered = read_originals_file(ledger.originals_path) if ledger.originals_path.exists() else {}
     if any(key in remembered for key in torrents.keys(np.flatnonzero(limited))):
         return (
             f"the ledger is empty, but {ledger.originals_path.name} beside it knows torrents that have limits now: "

@@ -69,7 +69,17 @@ def set_up(
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(level)
-    for noisy in ("qbittorrentapi", "requests", "urllib3", "aiosqlite", "asyncio", "watchfiles", "httpx", "httpcore"):
+    for noisy in (
+        "qbittorrentapi",
+        "requests",
+        "urllib3",
+        "aiosqlite",
+        "asyncio",
+        "watchfiles",
+        "httpx",
+        "httpcore",
+        "uvicorn",
+    ):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     structlog.configure(
         processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -382,7 +382,7 @@ class Service:
             elif originals == "unlimited":
                 values = dict.fromkeys(keys, UNLIMITED)
             else:
-                values = await asyncio.to_thread(_read_originals, Path(originals))
+                values = await asyncio.to_thread(read_originals_file, Path(originals))
             known = {
                 key: (value, int(torrents.up_limit[keys[key]]), self.settings.trackers[rule[keys[key]]].id)
                 for key, value in values.items()
@@ -568,12 +568,3 @@ def match_url(settings: Settings, matcher: Matcher, url: str, category: str = ""
 def parse_other(text: str, path: Path) -> Loaded:
     """Another configuration than the one in force, for a preview."""
     return parse(text, source=path, environ=os.environ)
-
-
-def _read_originals(path: Path) -> dict[Key, int]:
-    try:
-        return read_originals_file(path)
-    except OSError as error:
-        raise RequestError(
-            "no_originals", f"{path} cannot be read ({error.strerror})", "give as-is, unlimited or an originals file"
-        ) from None

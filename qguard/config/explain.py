@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from qguard.config import yamltree
 from qguard.config.errors import BadValueError, Problem
-from qguard.config.fields import nearest
+from qguard.config.fields import DURATION, KIND, nearest
 from qguard.config.model import Settings, TrackerRule
 from qguard.redact import HIDDEN, Redactor
 
@@ -24,16 +24,8 @@ _MISSING: Final[Mapping[str, str]] = {
     "max_upload_speed": 'add a rate such as "10 MiB/s", or unlimited for no cap',
 }
 
-_SAID_BY_PYDANTIC: Final[Mapping[str, tuple[str, str]]] = {
-    "greater_than_equal": ("is too small", "write {wanted}"),
-    "less_than_equal": ("is too large", "write {wanted}"),
-    "literal_error": ("is not a choice", "write {wanted}"),
-    "model_type": ("is not a section", "write its keys below it, indented, each as `key: value`"),
-    "tuple_type": ("is not a list", "write one rule per `- ` below it"),
-}
-"""Its error types -> our message and remedy."""
-
-_OF_ANOTHER_TYPE: Final = ("is not {wanted}", "write {wanted}, without quotes")
+_NOT_A_SECTION: Final = BadValueError("is not a section", "write its keys below it, indented, each as `key: value`")
+_KINDS: Final[Mapping[str, str]] = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
 
 Path_ = yamltree.Path
 
@@ -77,7 +69,7 @@ class Explainer:
         self._reported: set[Path_] = set()
 
     def add(self, path: Path_, fault: BadValueError, *, at_key: bool = False, value: bool = True) -> None:
-        """Report `fault` unless its key, or something below it, is at fault already.
+        """Report `fault` unless its key, or an item of its list, is at fault already.
 
         Args:
             path: where it is.
@@ -85,9 +77,11 @@ class Explainer:
             at_key: the place is that of the key rather than of its value.
             value: whether the problem shows the value.
         """
-        if any(path == reported[: len(path)] for reported in self._reported):
+        if path in self._reported:
             return
         self._reported.add(path)
+        if len(path) > 1 and isinstance(path[-1], int) and path[-2] != "trackers":
+            self._reported.add(path[:-1])
         self.problems.append(self.problem(path, fault, at_key=at_key, value=value))
 
     def problem(self, path: Path_, fault: BadValueError, *, at_key: bool = False, value: bool = True) -> Problem:
@@ -162,7 +156,7 @@ class Explainer:
     def validation(self, error: ValidationError) -> None:
         """Report everything that pydantic found."""
         for detail in error.errors(include_url=False, include_input=False):
-            path = tuple(detail["loc"])
+            path = self._written(tuple(detail["loc"]))
             match detail["type"]:
                 case "default_factory_not_called":
                     # Only says that another field of the section is at fault.
@@ -172,16 +166,33 @@ class Explainer:
                 case "missing":
                     fault = BadValueError("is missing", _MISSING.get(str(path[-1]), "add it"))
                     self.add(path, fault, value=False)
+                case "model_type":
+                    self.add(path, _NOT_A_SECTION, value=False)
                 case _:
                     self.add(path, self._fault(path, detail))
+
+    def _written(self, path: Path_) -> Path_:
+        """`path` without the position in a list that was written as a single value."""
+        return path[:-1] if isinstance(path[-1], int) and path not in self.tree.places else path
 
     def _fault(self, path: Path_, detail: Mapping[str, Any]) -> BadValueError:
         raised = detail.get("ctx", {}).get("error")
         if isinstance(raised, BadValueError):
             return raised
-        message, remedy = _SAID_BY_PYDANTIC.get(detail["type"], _OF_ANOTHER_TYPE)
-        wanted = _wanted(path)
-        return BadValueError(message.format(wanted=wanted), remedy.format(wanted=wanted))
+        kind, bounds = _wanted(path)
+        wanted = f"write {kind}{bounds}"
+        match detail["type"]:
+            case "greater_than_equal":
+                return BadValueError("is too small", wanted)
+            case "less_than_equal":
+                return BadValueError("is too large", wanted)
+            case "tuple_type":
+                return BadValueError("is not a list", "write one rule per `- ` below it")
+            case "literal_error":
+                return BadValueError("is not a choice here", wanted)
+            case _:
+                quoted = (self.shown(path) or "").startswith('"') and kind in _KINDS.values()
+                return BadValueError(f"is not {kind}", f"{wanted}, without quotes" if quoted else wanted)
 
 
 def _keys_of(section: str) -> Iterable[str]:
@@ -189,25 +200,15 @@ def _keys_of(section: str) -> Iterable[str]:
     return by_key(model) if model else ()
 
 
-def _wanted(path: Path_) -> str:
-    """In words, what the schema wants at `path`."""
+def _wanted(path: Path_) -> tuple[str, str]:
+    """In words, the kind of value that the schema wants at `path`, and its bounds."""
     model = section_model(path[:-1])
-    if model is None:
-        return "a valid value"
-    schema = model.model_json_schema()["properties"].get(path[-1], {})
+    schema = model.model_json_schema()["properties"].get(path[-1], {}) if model else {}
     schema = {**next((way for way in schema.get("anyOf", ()) if way.get("type") != "null"), {}), **schema}
     if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
-    words = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}.get(
-        schema.get("type", ""), "a valid value"
-    )
-    bounds = schema.get("minimum"), schema.get("maximum")
-    if schema.get("x-kind") == "duration":
-        words = "a duration in seconds"
-    match bounds:
-        case None, None:
-            return words
-        case low, None:
-            return f"{words}, {low} or more"
-        case low, high:
-            return f"{words} from {low} to {high}"
+        return "one of " + ", ".join(schema["enum"]), ""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    kind = _KINDS.get(schema.get("type", ""), "a valid value")
+    if schema.get(KIND) == DURATION:
+        return kind, f" of seconds from {low} to {high}"
+    return kind, "" if low is None else f" from {low} to {high}"

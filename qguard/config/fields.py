@@ -15,7 +15,7 @@ from pydantic.types import SecretStr
 from allocators.base import MAX_CAP
 from qguard.config.environment import reread
 from qguard.config.errors import BadValueError
-from qguard.config.units import DURATION_PATTERN, RATE_PATTERN, parse_duration, parse_rate
+from qguard.config.units import RATE_PATTERN, parse_duration, parse_rate
 
 _QUOTE: Final = "put it in quotes"
 _NO_VALUE: Final = "give a value, or delete the line for the default"
@@ -76,22 +76,27 @@ def _rate_schema(*, zero: bool = False, unlimited: bool = True, null: bool = Fal
     ways.append({"type": "string", "pattern": RATE_PATTERN})
     if null:
         ways.append({"type": "null"})
-    return WithJsonSchema({"anyOf": ways, "x-kind": "rate"})
+    return WithJsonSchema({"anyOf": ways})
 
 
-def _words(value: object) -> list[str]:
-    items = value if isinstance(value, list | tuple) else [value]
-    return [_text(item).strip() for item in items]
+def _as_list(value: object) -> object:
+    """A single value stands for a list of one."""
+    if value is None:
+        raise BadValueError("is empty", "write a list, or delete the line")
+    if isinstance(value, dict):
+        raise BadValueError("is a section, not a list", "write a list: [one, two]")
+    return value if isinstance(value, list | tuple) else (value,)
 
 
-def _tags(value: object) -> tuple[str, ...]:
-    words = _words(value)
-    if any("," in word for word in words):
+def _tag(value: object) -> str:
+    tag = _text(value).strip()
+    if "," in tag:
         raise BadValueError("has a comma, which no tag can contain", "write a list: [one, two]")
-    return tuple(words)
+    return tag
 
 
-def _domain(text: str) -> str:
+def _domain(value: object) -> str:
+    text = _text(value).strip()
     domain = text.lower().removeprefix("*").strip(".")
     if "://" in text or "/" in text:
         raise BadValueError("is a URL, not a domain", "write the host alone, as in tracker.example.org")
@@ -104,7 +109,8 @@ def _domain(text: str) -> str:
     return domain
 
 
-def _allowed_host(text: str) -> str:
+def _allowed_host(value: object) -> str:
+    text = _text(value).strip()
     if not is_host(text):
         raise BadValueError(
             "is not a host name", "write a name or address without scheme and port, as in qguard.example.org"
@@ -112,7 +118,8 @@ def _allowed_host(text: str) -> str:
     return text.lower()
 
 
-def _network(text: str) -> str:
+def _network(value: object) -> str:
+    text = _text(value).strip()
     try:
         return str(ipaddress.ip_network(text, strict=True))
     except ValueError:
@@ -124,10 +131,6 @@ def _network(text: str) -> str:
             "is neither an IP address nor a network", "write one such as 172.18.0.2 or 172.18.0.0/16"
         ) from None
     raise BadValueError("has bits set outside of its mask", f"write {network}")
-
-
-def _each(check: Callable[[str], str]) -> Callable[[object], tuple[str, ...]]:
-    return lambda value: tuple(check(word) for word in _words(value))
 
 
 def _pattern(value: object) -> str:
@@ -247,12 +250,13 @@ def _level(value: object) -> str:
     return level
 
 
+KIND: Final = "x-kind"
+"""Key of a JSON schema that says what a number stands for; it does not leave this package."""
+
+DURATION: Final = "duration"
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _WORDS_SCHEMA: Final = WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
-_DURATION_SCHEMA: Final = WithJsonSchema(
-    {"anyOf": [{"type": "number"}, {"type": "string", "pattern": DURATION_PATTERN}], "x-kind": "duration"}
-)
-_PATH_SCHEMA: Final = WithJsonSchema({"type": "string", "x-kind": "path"})
+_PATH_SCHEMA: Final = WithJsonSchema({"type": "string"})
 _SECRET_SCHEMA: Final = {"type": "string", "format": "password", "writeOnly": True}
 
 
@@ -266,7 +270,11 @@ Bool = Annotated[bool, Strict(), BeforeValidator(reread)]
 OptionalInt = Annotated[int | None, Strict(), BeforeValidator(reread)]
 OptionalBool = Annotated[bool | None, Strict(), BeforeValidator(reread)]
 OptionalPercentage = Annotated[Annotated[int, Strict(), Field(ge=0, le=100)] | None, BeforeValidator(reread)]
-Seconds = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(lambda value: parse_duration(reread(value)))]
+Seconds = Annotated[
+    float,
+    Field(allow_inf_nan=False, json_schema_extra={KIND: DURATION}),
+    BeforeValidator(lambda value: parse_duration(reread(value))),
+]
 OptionalText = Annotated[str | None, BeforeValidator(_optional(_text))]
 Text = Annotated[str, BeforeValidator(_text)]
 Choice = BeforeValidator(_text)
@@ -276,11 +284,13 @@ Cap = Annotated[int | None, PlainValidator(_rate()), _rate_schema()]
 OptionalRate = Annotated[int | None, PlainValidator(_rate(null=True)), _rate_schema(null=True)]
 RateOrZero = Annotated[int, PlainValidator(_rate(zero=True, unlimited=False)), _rate_schema(zero=True, unlimited=False)]
 
-Words = Annotated[tuple[str, ...], PlainValidator(lambda value: tuple(_words(value))), _WORDS_SCHEMA]
-Tags = Annotated[tuple[str, ...], PlainValidator(_tags), _WORDS_SCHEMA]
-Domains = Annotated[tuple[str, ...], PlainValidator(_each(_domain)), _WORDS_SCHEMA]
-AllowedHosts = Annotated[tuple[str, ...], PlainValidator(_each(_allowed_host)), _WORDS_SCHEMA]
-Networks = Annotated[tuple[str, ...], PlainValidator(_each(_network)), _WORDS_SCHEMA]
+Words = Annotated[tuple[Annotated[str, PlainValidator(_text)], ...], BeforeValidator(_as_list), _WORDS_SCHEMA]
+Tags = Annotated[tuple[Annotated[str, PlainValidator(_tag)], ...], BeforeValidator(_as_list), _WORDS_SCHEMA]
+Domains = Annotated[tuple[Annotated[str, PlainValidator(_domain)], ...], BeforeValidator(_as_list), _WORDS_SCHEMA]
+AllowedHosts = Annotated[
+    tuple[Annotated[str, PlainValidator(_allowed_host)], ...], BeforeValidator(_as_list), _WORDS_SCHEMA
+]
+Networks = Annotated[tuple[Annotated[str, PlainValidator(_network)], ...], BeforeValidator(_as_list), _WORDS_SCHEMA]
 Pattern = Annotated[
     str | None, PlainValidator(lambda value: None if value is None else _pattern(value)), _or_none({"type": "string"})
 ]
@@ -298,4 +308,4 @@ ListenHost = Annotated[str, PlainValidator(_listen_host), WithJsonSchema({"type"
 FilePath = Annotated[Path, PlainValidator(_path), _PATH_SCHEMA]
 OptionalPath = Annotated[Path | None, PlainValidator(_optional_path), _or_none({"type": "string"})]
 TlsCheck = Annotated[bool | Path, PlainValidator(_tls), WithJsonSchema({"type": ["boolean", "string"]})]
-Secret = Annotated[SecretStr | None, PlainValidator(_optional(_secret)), _or_none(_SECRET_SCHEMA)]
+Secret = Annotated[SecretStr | None, BeforeValidator(_optional(_secret)), _or_none(_SECRET_SCHEMA)]

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from qguard.config.fields import (
+    DURATION,
+    KIND,
     AllowedHosts,
     Bool,
     Cap,
@@ -63,8 +65,8 @@ class Global(Section):
         ge=1,
         le=3600,
         description="Seconds between two cycles, 1 to 3600; stretched on a client that answers slowly. 5 follows a"
-        " waking torrent soon enough and costs a client with thousands of torrents well under 2 % of its time.",
-        json_schema_extra={"default": 5},
+        " waking torrent soon, and is no more often than a person would look.",
+        json_schema_extra={"default": 5, KIND: DURATION},
     )
     active_torrent_threshold_kb: Int = Field(
         10,
@@ -172,7 +174,7 @@ class Global(Section):
     downloading_floor: RateOrZero = Field(
         20 * 1024,
         description="Rate, 0 to 2^42 bytes/s. A torrent that still downloads is not squeezed below this while the cap"
-        " allows: requests and choking messages count against the upload limit. 20 KiB/s keeps a fast download going;"
+        " allows: requests and choking messages count against the upload limit. 20 KiB/s leaves room for them;"
         " 0 is no floor.",
     )
     first_contact_batch: Int = Field(
@@ -180,7 +182,8 @@ class Global(Section):
         ge=1,
         le=100_000,
         description="Torrents per cycle, 1 to 100000. How many sleeping torrents get their first standing limit in one"
-        " cycle: each makes the client write the torrent's resume data. 500 is a second or two of a slow disk.",
+        " cycle: each makes the client write the torrent's resume data. 500 is done with thousands in a"
+        " few cycles and leaves the disk time for uploading.",
     )
     max_api_calls_per_cycle: OptionalInt = Field(
         None, description="Calls. Accepted from older files; no use here, since a cycle makes few calls by design."
@@ -228,7 +231,7 @@ class QBittorrent(Section):
         30,
         ge=1,
         le=120,
-        description="Seconds to wait for one answer, 1 to 120. 30 outlasts a listing of tens of thousands of torrents.",
+        description="Seconds to wait for one answer, 1 to 120. 30 leaves a busy client time for a long listing.",
     )
 
     @property
@@ -366,7 +369,8 @@ class Rollback(Section):
         1_000_000,
         ge=1000,
         le=1_000_000_000,
-        description="Rows of history, 1000 to 1000000000; the oldest go first. 1000000 is on the order of 100 MB.",
+        description="Rows of history, 1000 to 1000000000; the oldest go first. 1000000 bounds the size of the"
+        " ledger where much changes.",
     )
 
 
@@ -381,7 +385,11 @@ class Logging(Section):
         50, ge=1, le=10_000, description="MiB, 1 to 10000, at which the file is rotated. 50 is still quick to search."
     )
     backup_count: Int = Field(
-        5, ge=0, le=1000, description="Rotated files that are kept, 0 to 1000. 5 of 50 MiB bound the disk to 300 MiB."
+        5,
+        ge=0,
+        le=1000,
+        description="Rotated files that are kept, 0 to 1000. 5, with the one in use, bound the disk to six times"
+        " max_size_mb.",
     )
     format: Annotated[Literal["auto", "human", "json"], Choice] = Field(
         "auto", description="auto, human or json. auto: for people on a terminal, JSON lines otherwise."

@@ -1,47 +1,68 @@
 """Settings seen from outside: as JSON schema, as an answer without secrets, and against their successors."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from qguard.config.checks import SECRET_FILES
 from qguard.config.environment import WHOLE_PATTERN
 from qguard.config.explain import SECRETS
+from qguard.config.fields import DURATION, KIND
 from qguard.config.model import Settings
+from qguard.config.units import DURATION_PATTERN
 from qguard.redact import HIDDEN
-
-_REFERENCE: Final = {"type": "string", "pattern": WHOLE_PATTERN}
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of the configuration file, for editors and docs."""
     schema = Settings.model_json_schema(by_alias=True)
-    for model in (schema, *schema["$defs"].values()):
-        for key, field in model["properties"].items():
-            model["properties"][key] = _field(field)
-    rule = schema["$defs"]["TrackerRule"]
-    rule["anyOf"] = [{"required": [key]} for key in ("pattern", "match", "categories", "tags")]
-    for model in schema["$defs"].values():
+    models = schema["$defs"]
+    for model in (schema, *models.values()):
         del model["title"]
+        model["properties"] = {key: _field(field) for key, field in model["properties"].items()}
+    for name in schema["properties"].keys() - set(schema["required"]):
+        # A section whose keys are all commented out is nothing, and good.
+        schema["properties"][name] = {"anyOf": [schema["properties"][name], {"type": "null"}]}
+    models["TrackerRule"]["anyOf"] = [{"required": [key]} for key in ("pattern", "match", "categories", "tags")]
+    models["Reference"] = {
+        "description": "A value from the environment.",
+        "type": "string",
+        "pattern": WHOLE_PATTERN,
+    }
+    models["Duration"] = {
+        "description": "A number with its unit: ms, s, m or h.",
+        "type": "string",
+        "pattern": DURATION_PATTERN,
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
         "title": "qguard configuration",
+        **schema,
     }
 
 
+_KEYWORDS: Final[Mapping[str, str]] = {"ge": "minimum", "le": "maximum"}
+"""pydantic's names of bounds inside of an optional value -> JSON schema's."""
+
+
 def _field(field: dict[str, Any]) -> dict[str, Any]:
-    """Without titles, and with `${VAR}` allowed where something else than text is wanted."""
+    """Without titles, and with `${VAR}` and "5s" allowed where a number is wanted."""
     field.pop("title", None)
-    if field.get("default", "") is None:
-        del field["default"]
-    ways = field.pop("anyOf", None)
-    if ways is None and "type" in field and field["type"] in {"integer", "number", "boolean", "string"}:
-        about: dict[str, Any] = {key: field.pop(key) for key in ("default", "description") if key in field}
-        if field["type"] == "string" and "enum" not in field and "pattern" not in field:
-            return {**field, **about}
-        ways, field = [field], about
-    if ways is None:
-        return field
-    return {"anyOf": [*ways, _REFERENCE], **field}
+    about: dict[str, Any] = {}
+    for key in ("default", "description"):
+        if field.get(key) is not None:
+            about[key] = field[key]
+        field.pop(key, None)
+    if "$ref" in field or field.get("type") == "array":
+        return {**field, **about}
+    ways: list[dict[str, Any]] = []
+    for way in field.pop("anyOf", None) or [field]:
+        ways.append({_KEYWORDS.get(key, key): value for key, value in way.items() if key != KIND})
+        if way.get(KIND) == DURATION:
+            ways.append({"$ref": "#/$defs/Duration"})
+    takes_any_text = any(way == {"type": "string"} or way.get("format") == "password" for way in ways)
+    if not takes_any_text:
+        ways.append({"$ref": "#/$defs/Reference"})
+    return {**(ways[0] if len(ways) == 1 else {"anyOf": ways}), **about}
 
 
 def redacted(settings: Settings) -> dict[str, Any]:

@@ -120,5 +120,12 @@ def _kill_stranger(pid: int) -> None:
     except ProcessLookupError:
         return
     deadline = time.monotonic() + 10
-    while Path("/proc", str(pid)).exists() and time.monotonic() < deadline:
+    while _alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)  # not our child: there is nothing to wait on
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path("/proc", str(pid), "cmdline").read_bytes() != b""  # a zombie's is empty
+    except OSError:
+        return False

@@ -100,6 +100,9 @@ def _whole_bytes(
         if not rest.any():
             return x
         has_room = np.where(rest > 0, x < hi, x > lo) & (rest != 0)
+        # Rows at the water level first: one at its lower bound is above its share already.
+        level_has_room = np.repeat(np.logical_or.reduceat(has_room & free, start), count)
+        has_room &= free | ~level_has_room
         rank = np.cumsum(has_room)
         before_tracker = np.repeat(rank[start] - has_room[start], count)
         x = x + np.where(has_room & (rank - before_tracker <= np.abs(rest)), np.sign(rest), 0)

@@ -18,7 +18,7 @@ def buckets(infohash: InfoHashes) -> Int64:
     The bucket depends on the info-hash alone, so raising the percentage only adds torrents, and the same torrents are
     in after a restart. The digits are hashed because bytes of an info-hash are uniform only where nobody chose them.
     """
-    digits = infohash.view(np.uint8).reshape(len(infohash), -1)
+    digits = infohash.view(np.uint8).reshape(len(infohash), infohash.dtype.itemsize)
     value = np.full(len(infohash), _FNV_OFFSET)
     for column in digits.T:
         value = (value ^ column) * _FNV_PRIME

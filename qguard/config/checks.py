@@ -44,7 +44,8 @@ def check_rules(document: Mapping[str, Any], report: Report) -> None:
     for i, rule in enumerate(rules):
         if not isinstance(rule, dict):
             continue
-        if not any(rule.get(name) for name in _MATCHERS):
+        # An empty text is at fault by itself.
+        if not any(rule.get(name) or rule.get(name) == "" for name in _MATCHERS):
             report(
                 ("trackers", i),
                 BadValueError(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final, Self
 
 from qguard.config.errors import BadValueError
-from qguard.config.yamltree import read_scalar
+from qguard.config.yamltree import is_text, read_scalar
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _INSIDE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -46,6 +46,8 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
             )
         name, default = inside[1], inside[2]
         found = environ.get(name)
+        if found and not is_text(found):
+            raise BadValueError(f"environment variable {name} is not UTF-8", f"set {name} to text")
         if default is not None:
             return found or str(default)
         if found is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from qguard.config import yamltree
 from qguard.config.errors import BadValueError, Problem
@@ -53,7 +54,7 @@ def section_model(path: Path_) -> type[BaseModel] | None:
             return None
 
 
-def by_key(model: type[BaseModel]) -> dict[str, Any]:
+def by_key(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """Field descriptions by the key they have in the file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
@@ -207,7 +208,8 @@ def _wanted(path: Path_) -> tuple[str, str]:
     schema = {**next((way for way in schema.get("anyOf", ()) if way.get("type") != "null"), {}), **schema}
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"]), ""
-    low, high = schema.get("minimum"), schema.get("maximum")
+    # pydantic leaves its own names inside of optional values.
+    low, high = (schema.get(word, schema.get(own)) for word, own in (("minimum", "ge"), ("maximum", "le")))
     kind = _KINDS.get(schema.get("type", ""), "a valid value")
     if schema.get(KIND) == DURATION:
         return kind, f" of seconds from {low} to {high}"

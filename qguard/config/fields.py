@@ -97,7 +97,7 @@ def _tag(value: object) -> str:
 
 def _domain(value: object) -> str:
     text = _text(value).strip()
-    domain = text.lower().removeprefix("*").strip(".")
+    domain = text.lower().removeprefix("*.").strip(".")
     if "://" in text or "/" in text:
         raise BadValueError("is a URL, not a domain", "write the host alone, as in tracker.example.org")
     if not is_host(domain):

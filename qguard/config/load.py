@@ -4,17 +4,16 @@ import errno
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from allocators.base import ENTRY_POINT_GROUP
+from allocators.base import installed_strategies
 from qguard.config import checks, yamltree
 from qguard.config.environment import expand
 from qguard.config.errors import BadValueError, ConfigError, Problem
-from qguard.config.explain import SECRETS, Explainer
+from qguard.config.explain import SECRETS, Explainer, by_key
 from qguard.config.model import Settings
 
 EXAMPLE: Final = "config/qguard.example.yaml"
@@ -139,17 +138,12 @@ def parse(text: str, *, source: Path, environ: Mapping[str, str], strategies: Co
     return Loaded(settings, tuple(map(str, warnings)), source)
 
 
-def installed_strategies() -> tuple[str, ...]:
-    """Names of the strategies that installed distributions offer."""
-    return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}))
-
-
 def _validate(document: Mapping[str, Any], folder: Path) -> tuple[Settings | None, ValidationError | None]:
-    # A section whose keys are all commented out is an empty one.
-    filled = {
-        key: {} if value is None and key not in {"qbittorrent", "trackers"} else value
-        for key, value in document.items()
-    }
+    # A section that is absent, or whose keys are all commented out, is an empty one.
+    filled = dict(document)
+    for key, field in by_key(Settings).items():
+        if not field.is_required() and filled.get(key) is None:
+            filled[key] = {}
     try:
         return Settings.model_validate(filled, context={"folder": folder}), None
     except ValidationError as error:

@@ -23,7 +23,13 @@ _SCALARS: Final = (
     ("bool", re.compile(r"^(?:yes|no|true|false|on|off)$", re.IGNORECASE)),
     ("null", re.compile(r"^(?:~|null|)$", re.IGNORECASE)),
     ("int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]{0,40}|0x[0-9a-fA-F]{1,16})$")),
-    ("float", re.compile(r"^[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.inf)$|^\.nan$", re.IGNORECASE)),
+    (
+        "float",
+        re.compile(
+            r"^[-+]?(?:(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|[1-9][0-9]*(?=e))(?:e[-+]?[0-9]+)?|\.inf)$|^\.nan$",
+            re.IGNORECASE,
+        ),
+    ),
     ("merge", re.compile(r"^<<$")),
 )
 
@@ -69,6 +75,11 @@ class _Loader(yaml.SafeLoader):
 
 for _name, _pattern in _SCALARS:
     _Loader.add_implicit_resolver(_TAG + _name, _pattern, None)
+
+
+def is_text(text: str) -> bool:
+    """Whether `text` can be written as UTF-8; lone surrogates, from escapes or undecodable bytes, cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_scalar(text: str) -> bool | float | str | None:
@@ -157,6 +168,11 @@ class _Walk:
 
     def scalar(self, node: yaml.ScalarNode, path: Path) -> object:
         name = node.tag.removeprefix(_TAG)
+        if not is_text(node.value):
+            self.flaw(
+                path, node, BadValueError("has half of a character", "remove the \\u escape, or write both halves")
+            )
+            return None
         try:
             if name in {"str", "merge", "null", "bool", "int", "float"}:
                 return _construct(name, node.value)

@@ -33,6 +33,7 @@ _SESSION: Final[Mapping[str, object]] = {
     "BTProtocol": "TCP",
     "DHTEnabled": False,
     "DisableAutoTMMByDefault": True,
+    "FilePoolSize": 5_000,
     "IgnoreLimitsOnLAN": False,
     "Interface": "lo",
     "InterfaceName": "lo",

@@ -269,7 +269,10 @@ def test_a_child_that_still_runs_is_named(daemon: Callable[..., Daemon]) -> None
 
 def test_what_a_killed_run_left_is_swept_and_nothing_else(daemon_version: str, daemon: Callable[..., Daemon]) -> None:
     own = daemon()
-    dying = "import os, sys; from tests.support.daemon import Daemon as D; print(D(sys.argv[1]).pid, flush=True); os._exit(9)"
+    dying = (
+        "import os, sys; from tests.support.daemon import Daemon;"
+        "print(Daemon(sys.argv[1]).pid, flush=True); os._exit(9)"
+    )
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
     run = subprocess.run(

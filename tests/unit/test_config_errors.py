@@ -1,6 +1,5 @@
 """Every way to get a configuration wrong says where, what and what to do, and never says a secret."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -58,20 +57,28 @@ ONE_WRONG_VALUE = {
     "rollout text": (ROLLOUT, '  rollout_percentage: "x"', "2:23", '"x"', "not a whole number", "without quotes"),
     "rollout fraction": (ROLLOUT, "  rollout_percentage: 10.5", "2:23", "10.5", "not a whole number", "from 0 to 100"),
     "rollout octal": (ROLLOUT, "  rollout_percentage: 010", "2:23", '"010"', "not a whole number", "from 0 to 100"),
-    "unknown strategy": (ROLLOUT, "  allocation_strategy: weigthed", "2:24", '"weigthed"', "not an installed", "weighted?"),
+    "unknown strategy": (
+        ROLLOUT, "  allocation_strategy: weigthed",
+        "2:24", '"weigthed"', "not an installed", "weighted?"),
     "interval too short": (ROLLOUT, "  poll_interval: 10ms", "2:18", '"10ms"', "is too small", "from 1 to 3600"),
-    "interval infinite": (ROLLOUT, "  poll_interval: .inf", "2:18", "Infinity", "", "from 1 to 3600"),
+    "interval infinite": (ROLLOUT, "  poll_interval: .inf", "2:18", "Infinity", "not a number", "from 1 to 3600"),
     "interval no duration": (ROLLOUT, "  poll_interval: soon", "2:18", '"soon"', "not a duration", "ms, s, m, h"),
     "older interval too long": (ROLLOUT, "  update_interval: 2h", "2:20", '"2h"', "is too large", "from 1 to 3600"),
     "fraction not a number": (ROLLOUT, "  smoothing_alpha: .nan", "2:20", "NaN", "not a number", "from 0 to 1"),
     "choice": (ROLLOUT, "  on_shutdown: stop", "2:16", '"stop"', "not a choice", "keep, restore"),
     "number for a truth value": (ROLLOUT, "  dry_run: 1", "2:12", "1", "not true or false", "true or false"),
-    "floor unlimited": (ROLLOUT, "  downloading_floor: unlimited", "2:22", '"unlimited"', "cannot be unlimited", "bytes/s"),
+    "floor unlimited": (
+        ROLLOUT, "  downloading_floor: unlimited",
+        "2:22", '"unlimited"', "cannot be unlimited", "bytes/s"),
     "port": (HOST, "  port: 65536", "4:9", "65536", "is too large", "from 1 to 65535"),
     "quoted port": (HOST, '  port: "8080"', "4:9", '"8080"', "not a whole number", "without quotes"),
     "host with scheme": (HOST, "  host: http://localhost", "4:9", '"http://localhost"', "not a host name", "`url`"),
-    "url without scheme": (HOST, "  url: localhost:8080", "4:8", '"localhost:8080"', "not an http URL", "http://host:port"),
-    "url of the simulator": (HOST, "  url: embedded", "4:8", '"embedded"', "not part of this version", "http://host:port"),
+    "url without scheme": (
+        HOST, "  url: localhost:8080",
+        "4:8", '"localhost:8080"', "not an http URL", "http://host:port"),
+    "url of the simulator": (
+        HOST, "  url: embedded",
+        "4:8", '"embedded"', "not part of this version", "http://host:port"),
     "tls": (HOST, '  verify_tls: "no"', "4:15", '"no"', "no such file", "no quotes"),
     "username a number": (HOST, "  username: 1234", "4:13", "1234", "not text", "in quotes"),
     "timeout": (HOST, "  timeout: 3m", "4:12", '"3m"', "is too large", "of seconds from 1 to 120"),
@@ -79,15 +86,20 @@ ONE_WRONG_VALUE = {
     "cap 0 with unit": (RULE, "    max_upload_speed: 0 MB/s", "9:23", '"0 MB/s"', "0 is not a rate", "manage: false"),
     "cap negative": (RULE, "    max_upload_speed: -2", "9:23", "-2", "is negative", "-1 or unlimited"),
     "cap above 2^42": (RULE, f"    max_upload_speed: {2**43}", "9:23", str(2**43), "more than 2^42", str(2**42)),
-    "cap without unit": (RULE, "    max_upload_speed: '10'", "9:23", '"10"', "has no unit", "10 MB/s, 10 MiB/s or 10 Mbit/s"),
+    "cap without unit": (
+        RULE, "    max_upload_speed: '10'",
+        "9:23", '"10"', "has no unit", "10 MB/s, 10 MiB/s or 10 Mbit/s"),
     "cap bad unit": (RULE, "    max_upload_speed: 10 M", "9:23", '"10 M"', "unit", "10 MB/s, 10 MiB/s or 10 Mbit/s"),
-    "cap of bits or bytes": (RULE, "    max_upload_speed: 9 gb/s", "9:23", '"9 gb/s"', "ambiguous", "9 GB/s, 9 GiB/s or 9 Gbit/s"),
+    "cap of bits or bytes": (
+        RULE, "    max_upload_speed: 9 gb/s",
+        "9:23", '"9 gb/s"', "ambiguous", "9 GB/s, 9 GiB/s or 9 Gbit/s"),
     "cap a truth value": (RULE, "    max_upload_speed: true", "9:23", "true", "is not a rate", "bytes/s"),
     "cap a fraction": (RULE, "    max_upload_speed: 1.5", "9:23", "1.5", "is not a rate", "bytes/s"),
     "cap empty": (RULE, "    max_upload_speed:", "9:22", "null", "is empty", "or unlimited"),
     "cap below a byte": (RULE, "    max_upload_speed: 1 bit/s", "9:23", '"1 bit/s"', "less than 1 byte/s", "unlimited"),
     "guarantee above the cap": (
-        RULE, f"{RULE}\n    guaranteed_upload_speed: 11 MiB/s", "10:30", '"11 MiB/s"', "more than the cap of 10485760", "raise"),
+        RULE, f"{RULE}\n    guaranteed_upload_speed: 11 MiB/s", "10:30", '"11 MiB/s"',
+        "more than the cap of 10485760", "raise"),
     "priority": (RULE, f"{RULE}\n    priority: 11", "10:15", "11", "is too large", "from 1 to 10"),
     "rule's rollout": (RULE, f"{RULE}\n    rollout_percentage: 101", "10:25", "101", "is too large", "from 0 to 100"),
     "tag with a comma": (RULE, f"{RULE}\n    tags: a, b", "10:11", '"a, b"', "has a comma", "[one, two]"),
@@ -95,9 +107,16 @@ ONE_WRONG_VALUE = {
     "bad id": ("id: one", "id: o n e", "7:9", '"o n e"', "characters", "letters, digits"),
     "bad regex": ("'.*'", "'foo('", "11:14", '"foo("', "not a regular expression: missing )", "`match`"),
     "empty pattern": ("'.*'", "''", "11:14", '""', "is empty", "give a value"),
-    "domain with port": ("[one.example.org]", "[a.example, b.example:80]", "8:24", '"b.example:80"', "not a domain", "without port"),
-    "network": ("trackers:", "server: {trusted_proxies: [10.0.0.1/8]}\ntrackers:", "6:28", '"10.0.0.1/8"', "mask", "10.0.0.0/8"),
-    "cross-seed nowhere": ("trackers:", "cross_seed: {enabled: true}\ntrackers:", "6:23", "true", "needs a url", "cross_seed.url"),
+    "domain with port": (
+        "[one.example.org]", "[a.example, b.example:80]",
+        "8:24", '"b.example:80"', "not a domain", "without port"),
+    "domain with a wildcard": ("[one.example.org]", "'*one.org'", "8:12", '"*one.org"', "not a domain", "`pattern`"),
+    "network": (
+        "trackers:", "server: {trusted_proxies: [10.0.0.1/8]}\ntrackers:",
+        "6:28", '"10.0.0.1/8"', "mask", "10.0.0.0/8"),
+    "cross-seed nowhere": (
+        "trackers:", "cross_seed: {enabled: true}\ntrackers:", "6:23", "true",
+        "needs a url", "cross_seed.url"),
     "log level": ("trackers:", "logging: {level: LOUD}\ntrackers:", "6:18", '"LOUD"', "not a log level", "DEBUG, INFO"),
 }  # fmt: skip
 
@@ -207,7 +226,7 @@ SYNTAX = {
     "open bracket": ("trackers: [a, b\n", "2:1", "bracket", "close"),
     "colon in a value": ("global:\n  host: a: b\n", "2:10", "no key may be", "quote"),
     "indentation": ("global:\n  host: a\n port: 1\n", "3:2", "does not fit", "indent"),
-    "regex in double quotes": ('trackers:\n  - pattern: "a\\.b"\n', "2:15", "backslash", "single quotes"),
+    "regex in double quotes": ('trackers:\n  - pattern: "a\\.b"\n', "2:17", "backslash", "single quotes"),
     "reserved character": (f"qbittorrent:\n  password: @{CANARY}\n", "2:13", "reserves", "quotes"),
     "alias": (f"qbittorrent:\n  password: *{CANARY}\n", "2:13", "alias", "quotes"),
     "tag": (f"qbittorrent:\n  password: !{CANARY}!x y\n", "2:13", "begins with !", "quotes"),
@@ -218,7 +237,7 @@ SYNTAX = {
     "a list": ("- a\n", "1:1", "not a set of sections", "at the top"),
     "a word": (f"{CANARY}\n", "1:1", "not a set of sections", "at the top"),
     "deep nesting": ("[" * 5000, "1:1", "nested too deeply", "brackets"),
-    "contains itself": ("&a [*a]\n", "1:5", "contains itself", "remove the alias"),
+    "contains itself": ("&a [*a]\n", "1:1", "contains itself", "remove the alias"),
 }
 
 
@@ -236,6 +255,11 @@ def test_a_key_given_twice_is_an_error() -> None:
     problem = only_problem(GOOD.replace(ROLLOUT, f"{ROLLOUT}\n  port: 1\n  port: 2"))
     assert (problem.line, problem.column, problem.key) == (4, 3, "global.port")
     assert (problem.message, problem.remedy) == ("is given twice (first in line 3)", "keep one of the two")
+
+
+def test_half_of_a_character_is_an_error() -> None:
+    problem = only_problem(GOOD.replace(CANARY, f'"{CANARY}\\ud800"'))
+    assert (problem.line, problem.column, problem.message) == (5, 13, "has half of a character")
 
 
 def test_aliases_that_multiply_are_stopped() -> None:
@@ -289,10 +313,8 @@ def test_a_passkey_in_a_rule_is_not_repeated(text: str) -> None:
     assert "abcdef0123" not in str(problem)
 
 
-def test_a_value_cannot_break_the_line(caplog: pytest.LogCaptureFixture) -> None:
-    problem = only_problem(
-        GOOD.replace("[one.example.org]", '"a\\nb\\e[31m"').replace("id: one", '"i\\nd": one\n    id: one')
-    )
-    with caplog.at_level(logging.INFO):
-        logging.getLogger("test").info(str(problem))
-    assert str(problem).isprintable()
+def test_neither_a_key_nor_a_value_can_break_the_line() -> None:
+    text = GOOD.replace("[one.example.org]", '"a\\nb\\e[31m"').replace("    match", '    "i\\nd": one\n    match')
+    found = problems(text)
+    assert [p.message for p in found] == ["there is no such key in trackers[0]", "is not a domain"]
+    assert all(str(problem).isprintable() for problem in found)

@@ -1,0 +1,116 @@
+"""A tracker's torrents as a whole: shares, downloads, foreign use, the link."""
+
+import numpy as np
+import pytest
+
+from qguard.ledger import Control
+from tests.support.columns import ADDED_ON, TWO_TRACKERS, applied, changes, claim, decide, infohash, rules, torrents
+
+
+def limits(client: list[dict], trackers: str | None = None, claims: dict | None = None, **keys: object) -> list[int]:
+    seen = torrents(client)
+    decided = decide(seen, rules(trackers, **keys) if trackers else rules(**keys), claims)
+    return applied(decided)[0].up_limit.tolist()
+
+
+def test_awake_torrents_share_the_cap_to_the_byte() -> None:
+    busy = [{"upspeed": 50_000}] * 3
+    assert limits(busy) == [333_334, 333_333, 333_333]
+
+
+def test_sleeping_torrents_hold_standing_limits_that_the_cap_pays_for() -> None:
+    one_awake = [{"upspeed": 50_000}, {}, {}]
+    # 5 % of 1 MB/s for 48 wake-ups is 1041 B/s, 1024 on the grid of powers of two; two sleepers are reserved for.
+    assert limits(one_awake) == [1_000_000 - 2 * 1024, 1024, 1024]
+
+
+def test_downloads_keep_their_floor_awake_or_not() -> None:
+    some = [{"upspeed": 50_000, "downloading": True}, {"downloading": True}, *[{"upspeed": 50_000}] * 98]
+    floor, first_share = 20_480, (1_000_000 - 2 * 20_480) / 98
+    got = limits(some)
+    assert got[:2] == [floor, floor]
+    assert all(abs(limit - first_share) <= 1 for limit in got[2:])
+    assert sum(got) == 1_000_000
+
+
+def test_floors_yield_to_the_cap() -> None:
+    got = limits([{"upspeed": 50_000, "downloading": True}] * 100)
+    assert got == [10_000] * 100
+
+
+def test_a_cap_smaller_than_the_number_of_torrents_is_a_named_conflict() -> None:
+    tiny = TWO_TRACKERS.replace("1000000", "2")
+    decided = decide(torrents([{"upspeed": 50_000}] * 3), rules(tiny))
+    assert list(changes(decided).values()) == [1, 1, 1]
+    assert "too small for 3 torrents" in decided.allocated.conflicts["alpha"]
+
+
+def test_what_foreign_torrents_use_comes_off_the_cap_in_coarse_steps() -> None:
+    client = [{"upspeed": 200_000, "up_limit": 77}, {"upspeed": 50_000}]
+    claims = dict([claim(0, written=500, hold="foreign", hold_value=77)])
+    got = limits(client, claims=claims)
+    assert got[0] == 77
+    step = 1_000_000 // 64
+    assert got[1] == 1_000_000 - 13 * step  # 200 kB/s are 12.8 steps
+
+
+def test_a_foreign_torrent_that_takes_the_whole_cap_is_a_named_conflict() -> None:
+    client = torrents([{"upspeed": 2_000_000, "up_limit": 0}, {"upspeed": 50_000}])
+    decided = decide(client, rules(), dict([claim(0, written=500, hold="foreign", hold_value=0)]))
+    assert changes(decided) == {infohash(1): 1}
+    assert "may not change use 1000000 B/s" in decided.allocated.conflicts["alpha"]
+
+
+def test_the_link_is_shared_and_holds_uncapped_trackers_too() -> None:
+    client = [{"upspeed": 50_000}, {"upspeed": 50_000, "host": "other.example"}]
+    assert limits(client, link_upload_speed=800_000) == [400_000, 400_000]
+    assert limits(client) == [1_000_000, 0]
+
+
+def test_an_idle_tracker_leaves_its_part_of_the_link_but_for_its_standing_limits() -> None:
+    client = [{}, {"upspeed": 50_000, "host": "other.example"}]
+    first, second = limits(client, link_upload_speed=800_000)
+    assert second == 800_000 - int(0.05 * 400_000)
+    assert first * 48 <= 0.05 * 400_000
+
+
+def test_paused_torrents_are_neither_written_nor_given_back() -> None:
+    client = torrents([{"upspeed": 50_000, "up_limit": 5}])
+    pause = {("pause", "alpha"): Control({"until": None}, 0.0, "me", "")}
+    decided = decide(client, rules(controls=pause), dict([claim(0, original=0, written=5)]))
+    assert changes(decided) == {}
+    assert not decided.planned.managed.any()
+
+
+def test_what_has_its_original_again_is_let_go() -> None:
+    client = torrents([{"up_limit": 9}])
+    claims = dict([claim(0, original=9, written=9)])
+    assert decide(client, rules(rollout_percentage=0), claims).planned.back.tolist() == [0]
+    assert decide(client, rules(), claims).planned.back.tolist() == []
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_answer_does_not_depend_on_the_order_of_the_listing(order: int) -> None:
+    rows = [{"infohash": infohash(n), "upspeed": 50_000 * (n % 2)} for n in range(7)]
+    decided = decide(torrents(rows[::order]), rules())
+    assert [h.decode() for h in decided.reading.torrents.infohash.tolist()] == [infohash(n) for n in range(7)]
+    assert decided.planned.wanted.tolist() == decide(torrents(rows), rules()).planned.wanted.tolist()
+
+
+def test_a_torrent_added_again_is_claimed_anew() -> None:
+    again = torrents([{"up_limit": 0, "upspeed": 50_000, "added_on": ADDED_ON + 1}])
+    decided = decide(again, rules(), dict([claim(0, original=44, written=22)]))
+    assert not decided.matched.own.claimed.any()
+    assert changes(decided) == {infohash(0): 1_000_000}
+
+
+def test_more_wakeups_in_one_interval_than_expected_raise_k() -> None:
+    asleep = torrents([{} for _ in range(60)])
+    first = decide(asleep, rules())
+    limited, claims = applied(first)
+    awake = torrents([{"upspeed": 50_000, "up_limit": int(v)} for v in limited.up_limit])
+    second = decide(awake, rules(), claims, first.state, at=5.0)
+    assert second.estimated.wakeups.tolist()[0] == 60
+    late = decide(awake, rules(), claims, first.state, at=3600.0)
+    assert late.estimated.wakeups.tolist()[0] == 48
+    assert np.isfinite(second.estimated.demand.rate).all()

@@ -1,7 +1,9 @@
 """One cycle: observe, match, estimate, allocate, plan, record, apply, verify."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from qguard import decision as steps
 from qguard.decision import Decision, State
@@ -53,6 +55,8 @@ class Verdict:
     overridden: int = 0
     gone: int = 0
     calls: int = 0
+    there: Mapping[str, int] = field(default_factory=dict)
+    """Info-hash -> the limit that was read back, bytes/s."""
 
 
 async def run(
@@ -69,7 +73,7 @@ async def run(
     action = await record(world, decision, who=who, reason=reason)
     await apply(world.client, decision.reading.torrents, decision.planned.plan)
     verdict = await verify(world, action, calls=len(decision.planned.plan.calls), policy=policy)
-    return decision, verdict, after
+    return decision, verdict, remember(after, verdict.there)
 
 
 async def look(world: World, policy: Policy, memory: Memory, *, force_full: bool = False) -> tuple[Decision, Memory]:
@@ -176,7 +180,24 @@ async def verify(world: World, action: Action | None, *, calls: int, policy: Pol
         overridden=counts.count("overridden"),
         gone=counts.count("gone"),
         calls=calls,
+        there=there,
     )
+
+
+def remember(memory: Memory, there: Mapping[str, int]) -> Memory:
+    """Put the limits that were read back into what is remembered of the client.
+
+    A reading of the active torrents alone takes the limits of all others from memory: without this they would look as
+    they were before we wrote, which is somebody else's doing by all appearances.
+    """
+    known = {infohash: limit for infohash, limit in there.items() if limit != GONE}
+    if memory.reading is None or not known:
+        return memory
+    torrents = memory.reading.torrents
+    rows = torrents.rows_of(list(known))
+    up_limit = torrents.up_limit.copy()
+    up_limit[rows[rows >= 0]] = np.array(list(known.values()), np.int64)[rows >= 0]
+    return replace(memory, reading=replace(memory.reading, torrents=replace(torrents, up_limit=up_limit)))
 
 
 def gives_back(ledger: Ledger, intent: Intent) -> bool:

@@ -20,7 +20,10 @@ def first_contact(ledger: Ledger, torrents: Torrents) -> str:
     limited = torrents.up_limit != UNLIMITED
     count = int(limited.sum())
     remembered = read_originals_file(ledger.originals_path) if ledger.originals_path.exists() else {}
-    if any(key in remembered for key in torrents.keys(np.flatnonzero(limited))):
+    rows = np.flatnonzero(limited)
+    there = zip(torrents.keys(rows), torrents.up_limit[rows].tolist(), strict=True)
+    # A torrent that has its original is not one of those: a first write that could not be stored left it in the file.
+    if any(remembered.get(key, value) != value for key, value in there):
         return (
             f"the ledger is empty, but {ledger.originals_path.name} beside it knows torrents that have limits now: "
             f"run `qguard adopt --originals {ledger.originals_path}` to take the originals from there"

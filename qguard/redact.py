@@ -29,18 +29,8 @@ class Redactor:
     """Knows the secrets of one configuration; stateless otherwise."""
 
     def __init__(self, secrets: Iterable[str] = (), own_urls: Iterable[str] = ()) -> None:
-        forms = {
-            form
-            for secret in secrets
-            if len(secret) >= MIN_SECRET
-            for form in (
-                secret,
-                quote(secret, safe=""),
-                quote(secret),
-                quote_plus(secret),
-                quote(secret, safe="").lower(),
-            )
-        }
+        long_enough = [secret for secret in secrets if len(secret) >= MIN_SECRET]
+        forms = {form for secret in long_enough for form in _forms(secret)}
         longest_first = sorted(forms, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
         self._own = tuple(url.rstrip("/") for url in own_urls)
@@ -62,3 +52,9 @@ class Redactor:
         if any(url == own or url.startswith((own + "/", own + "?")) for own in self._own):
             return url
         return match[1] + match[2] + (f"/{HIDDEN}" if match[3] and match[3] != "/" else match[3] or "")
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """A secret as it may stand in a text: raw, or percent-encoded in one of the usual ways."""
+    strict = quote(secret, safe="", errors="replace")
+    return secret, strict, strict.lower(), quote(secret, errors="replace"), quote_plus(secret, errors="replace")

@@ -124,6 +124,7 @@ class Service:
         self._matcher = policy.make_matcher(loaded.settings)
         self._allocator = policy.make_allocator(loaded.settings)
         self._memory = Memory()
+        self._unsure = False  # what is remembered may no longer be what the client has: list everything next time
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -214,9 +215,11 @@ class Service:
             began, requests = self._clock(), self._client.requests
             if not self._version:
                 await self._meet()
+            full, self._unsure = force_full or self._unsure, True
             decision, verdict, self._memory = await run(
-                self.world, self.policy(), self._memory, who=who, reason=reason, force_full=force_full
+                self.world, self.policy(), self._memory, who=who, reason=reason, force_full=full
             )
+            self._unsure = False
             done = report.cycle(
                 decision,
                 verdict,
@@ -300,6 +303,7 @@ class Service:
         if scope.tracker is not None:
             self._know(scope.tracker)
         async with self._lock:
+            self._unsure = True
             done = await rollback(
                 self.world, self.policy(), scope, who=who, reason=reason, force=force, dry_run=dry_run
             )

@@ -62,7 +62,8 @@ class Ledger:
 
     Nothing may be sent to qBittorrent unless `record` returned. Every method that stores something either stores all
     of it, and only then changes `claims` and `controls`, or raises LedgerError and changes nothing; being cancelled
-    does not stop it half way. One process writes, see `ServiceLock`; others may open with `readonly`.
+    does not stop it half way. One process writes, see `ServiceLock`; others may open with `readonly`. It has to be
+    closed: its connection has a thread that the process would wait for.
     """
 
     def __init__(self, db: aiosqlite.Connection, path: Path, *, clock: Callable[[], float], readonly: bool) -> None:

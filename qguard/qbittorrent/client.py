@@ -1,8 +1,8 @@
 """Our narrow view of one qBittorrent: six reads and one write, each a single request.
 
-The requests go through qbittorrent-api on one thread of their own: the library is not thread-safe, and the event loop
-must not wait for a client that takes seconds to list its torrents. Its retries and automatic logins are switched off:
-a retried POST is sent twice, and every retried login counts towards a ban.
+The requests go through qbittorrent-api on one thread of their own, and so does the decoding: the library is not
+thread-safe, and the event loop must not wait for a client that takes seconds to list its torrents. Its retries and
+automatic logins are switched off: a retried POST is sent twice, and every retried login counts towards a ban.
 """
 
 import asyncio
@@ -175,31 +175,30 @@ class QbittorrentClient:
         if self._version is None:
             app = await self._call(lambda api: api.raw("app", "version").decode())
             web_api = await self._call(lambda api: api.raw("app", "webapiVersion").decode())
-            wishes = decode.preferences(await self._call(lambda api: api.raw("app", "preferences")))
+            wishes = await self._call(lambda api: decode.preferences(api.raw("app", "preferences")))
             self._version = ClientVersion(app.strip(), web_api.strip(), wishes.refresh_interval / 1000)
         return self._version
 
     async def torrents(self) -> Torrents:
         """All torrents."""
-        return decode.torrents(await self._call(lambda api: api.raw("torrents", "info")))
+        return await self._call(lambda api: decode.torrents(api.raw("torrents", "info")))
 
     async def active_torrents(self) -> Torrents:
         """Torrents that up- or download now."""
-        return decode.torrents(await self._call(lambda api: api.raw("torrents", "info", filter="active")))
+        return await self._call(lambda api: decode.torrents(api.raw("torrents", "info", filter="active")))
 
     async def other_listing(self) -> frozenset[str]:
         """Info-hashes of all torrents, from the sync interface."""
-        return decode.main_data_hashes(await self._call(lambda api: api.raw("sync", "maindata", rid=0)))
+        return await self._call(lambda api: decode.main_data_hashes(api.raw("sync", "maindata", rid=0)))
 
     async def limits(self, infohash: Sequence[str]) -> dict[str, int]:
         """Upload limits now; fresh even where torrents/info lags by a refresh."""
-        return decode.limits(
-            await self._call(lambda api: api.raw("torrents", "uploadLimit", hashes="|".join(infohash)))
-        )
+        hashes = "|".join(infohash)
+        return await self._call(lambda api: decode.limits(api.raw("torrents", "uploadLimit", hashes=hashes)))
 
     async def transfer(self) -> decode.TransferInfo:
         """Rates and limits of the client as a whole."""
-        return decode.transfer_info(await self._call(lambda api: api.raw("transfer", "info")))
+        return await self._call(lambda api: decode.transfer_info(api.raw("transfer", "info")))
 
     async def set_limit(self, infohash: Sequence[str], limit: int) -> None:
         """Set one limit on these torrents.

@@ -59,6 +59,11 @@ def key(number: int) -> Key:
     return f"{number:040x}", 1
 
 
+async def try_to_open(path: Path, *, readonly: bool = False) -> None:
+    """Close what opens against expectation: a connection left open would keep the test run from ending."""
+    await (await Ledger.open(path, readonly=readonly)).close()
+
+
 def intents(count: int, first: int = 0) -> list[Intent]:
     return [Intent(*key(n), "red", n, n + 1, "cap", n) for n in range(first, first + count)]
 
@@ -169,7 +174,7 @@ async def test_i4_a_database_without_its_tables_stores_nothing_and_says_so(ledge
     assert [action.id for action in await ledger.actions()] == [1]
     await ledger.close()
     with pytest.raises(LedgerError, match=rf"run `qguard adopt --originals {ledger.originals_path}`"):
-        await Ledger.open(path)
+        await try_to_open(path)
 
 
 async def test_i4_a_database_locked_by_another_program_stores_nothing_and_says_so(ledger: Ledger, path: Path):
@@ -242,7 +247,7 @@ async def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(path: Path)
     before = path.read_bytes()
     for readonly in (False, True):
         with pytest.raises(LedgerError, match=rf"ledger {path} was written by a newer qguard .* start that version"):
-            await Ledger.open(path, readonly=readonly)
+            await try_to_open(path, readonly=readonly)
     assert path.read_bytes() == before
 
 
@@ -257,7 +262,7 @@ async def test_the_database_of_another_program_is_refused_and_left_alone(path: P
     before = path.read_bytes()
     for readonly in (False, True):
         with pytest.raises(LedgerError, match=rf"^{path} is the database of another program, .* set database_path to"):
-            await Ledger.open(path, readonly=readonly)
+            await try_to_open(path, readonly=readonly)
     assert path.read_bytes() == before
     assert set(path.parent.iterdir()) == {path}
 
@@ -266,7 +271,7 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path):
     path.write_text("trackers:\n" * 500)
     for readonly in (False, True):
         with pytest.raises(LedgerError, match=rf"^{path} is not an SQLite database, .* set database_path to"):
-            await Ledger.open(path, readonly=readonly)
+            await try_to_open(path, readonly=readonly)
     assert path.read_text() == "trackers:\n" * 500
 
 
@@ -276,7 +281,7 @@ async def test_a_ledger_cut_in_half_is_refused(path: Path):
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
     with pytest.raises(LedgerError, match="is damaged"):
-        await Ledger.open(path)
+        await try_to_open(path)
 
 
 async def test_a_ledger_emptied_of_tables_is_refused(path: Path):
@@ -284,7 +289,7 @@ async def test_a_ledger_emptied_of_tables_is_refused(path: Path):
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.close()
     with pytest.raises(LedgerError, match="is damaged"):
-        await Ledger.open(path)
+        await try_to_open(path)
 
 
 async def test_an_empty_file_becomes_a_ledger(path: Path):
@@ -295,23 +300,23 @@ async def test_an_empty_file_becomes_a_ledger(path: Path):
 
 async def test_reading_needs_a_ledger_that_is_there_and_prepared(path: Path):
     with pytest.raises(LedgerError, match=f"there is no ledger at {path}"):
-        await Ledger.open(path, readonly=True)
+        await try_to_open(path, readonly=True)
     assert not path.exists()
     path.touch()
     with pytest.raises(LedgerError, match="start the service once"):
-        await Ledger.open(path, readonly=True)
+        await try_to_open(path, readonly=True)
 
 
 async def test_a_folder_instead_of_a_file_is_refused(tmp_path: Path):
     with pytest.raises(LedgerError, match="this is a folder: database_path must name a file in it"):
-        await Ledger.open(tmp_path)
+        await try_to_open(tmp_path)
 
 
 async def test_a_file_instead_of_its_folder_is_refused(tmp_path: Path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "ledger.db", tmp_path / "file" / "deeper" / "ledger.db"):
         with pytest.raises(LedgerError, match="correct database_path"):
-            await Ledger.open(path)
+            await try_to_open(path)
 
 
 @pytest.fixture
@@ -334,4 +339,4 @@ def someone_elses_folder() -> Iterator[Path]:
 async def test_a_folder_that_may_not_be_written_is_refused_with_a_remedy(someone_elses_folder: Path):
     for path in (someone_elses_folder / "ledger.db", someone_elses_folder / "new" / "ledger.db"):
         with pytest.raises(LedgerError, match="not permitted: give the user that runs qguard write access"):
-            await Ledger.open(path)
+            await try_to_open(path)

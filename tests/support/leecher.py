@@ -245,7 +245,7 @@ class Leecher(asyncio.Protocol):
     def _window(self) -> int:
         # One second of demand is in flight: enough for the seed, which gives quota out twice a second, to be held back
         # by its limit alone. Never the whole content, so that no block is asked for twice at a time.
-        return min(max(int(self.demand), 4 * self._block_size()), 8 * 1024 * 1024, self._blocks * BLOCK // 2)
+        return min(max(int(self.demand), 4 * self._block_size()), 8 * 1024 * 1024, self._blocks * BLOCK * 3 // 4)
 
     def _send(self, data: bytes, now: float) -> None:
         assert self._transport is not None

@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def until(condition: Callable[[], object], what: str, timeout: float = 20.0) -> 
         time.sleep(STEP)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Seeds:
     """A daemon with a dozen idle torrents whose owner had set some limits, and a proxy that qguard goes through."""
 
@@ -111,6 +112,14 @@ class Seeds:
         for limit in sorted(set(self.originals.values())):
             self.api.set_limit([name for name, value in self.originals.items() if value == limit], limit)
 
+    def replant(self, torrent: Torrent, limit: int) -> None:
+        """Delete a torrent and add it again, at another time, with another limit in bytes/s."""
+        added_on = self.api.torrents()[torrent.infohash]["added_on"]
+        until(lambda: time.time() >= added_on + 1, "the next second")
+        self.api.delete([torrent.infohash])
+        until(lambda: torrent.infohash not in self.api.torrents(), "the end of the torrent")
+        seed(self.daemon, self.api, [torrent], up_limit=limit)
+
     def wait_limits(self, expected: Mapping[str, int], timeout: float = 20.0) -> None:
         """Wait until the client has exactly these limits.
 
@@ -121,6 +130,19 @@ class Seeds:
         while (there := self.api.limits()) != expected and time.monotonic() < deadline:
             time.sleep(STEP)
         assert there == expected
+
+
+@contextmanager
+def sown(start: Callable[..., Daemon], *, copies: int = 1) -> Iterator[Seeds]:
+    """Seeds on a daemon of their own, which refreshes its rates twice a second so that qguard's turns are not stretched.
+
+    Args:
+        start: makes the daemon, as the fixtures `daemon` and `module_daemon` do.
+        copies: how many times as many torrents as there are `ORIGINALS`.
+    """
+    daemon = start("4.5", preferences={"RefreshInterval": 500})
+    with daemon.api() as api, Proxy(daemon.port) as proxy:
+        yield Seeds.sow(daemon, api, proxy, copies=copies)
 
 
 @dataclass(frozen=True)
@@ -150,6 +172,7 @@ class Setup:
         url: of the Web UI.
 
     Attributes:
+        executable: the `qguard` of the environment that runs the tests.
         config: what `save` writes; change it as you like.
         path: of the configuration file.
         database: of the ledger.
@@ -158,6 +181,7 @@ class Setup:
 
     def __init__(self, folder: Path, url: str, *, username: str, password: str) -> None:
         self.folder = folder
+        self.executable = QGUARD
         self.port = free_port()
         self.path = folder / "qguard.yaml"
         self.database = folder / "ledger.db"

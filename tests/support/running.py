@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -111,14 +110,6 @@ class Qguard:
         """SIGKILL and wait."""
         children.kill(self.child)
 
-    def freeze(self) -> None:
-        """Let it stand still; `thaw` lets it go on."""
-        self.child.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on after `freeze`."""
-        self.child.send_signal(signal.SIGCONT)
-
     def health(self) -> dict[str, Any]:
         """The answer of /health, whatever its status."""
         answer: dict[str, Any] = self.http.get("/health").json()
@@ -130,13 +121,13 @@ class Qguard:
         Raises:
             TimeoutError: none went through; what it says of itself is in the message.
         """
-        before = None
         deadline = time.monotonic() + timeout
+        last = self.health()["last_cycle_time"]
         ended = 0
         while ended < 2:  # the first end may belong to a cycle that had begun before
             health = self.health()
-            ended += health["last_cycle_time"] not in {None, before}
-            before = health["last_cycle_time"]
+            ended += health["last_cycle_time"] != last
+            last = health["last_cycle_time"]
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no cycle went through in {timeout:g} s; /health: {health}\n{self.log_tail()}")
             time.sleep(0.05)  # it tells nobody when a cycle ends

@@ -10,7 +10,7 @@ from typing import Final
 from tests.support.daemon import Daemon
 from tests.support.webapi import WebApi
 
-PIECE: Final = 256 * 1024
+PIECE: Final = 64 * 1024  # small, because an unchecked seed hashes a piece when its first block is asked for
 _SEEDING: Final = frozenset({"uploading", "stalledUP", "forcedUP", "queuedUP"})
 
 

@@ -240,7 +240,9 @@ def test_a_variable_that_is_no_text_is_an_error() -> None:
 
 def test_an_unset_variable_matters_to_cross_seed_only_once_it_is_enabled() -> None:
     assert config(top="cross_seed: {enabled: false, url: '${NAME}'}").settings.cross_seed.url is None
-    with pytest.raises(ConfigError, match="variable NAME is not set"):
+    with pytest.raises(ConfigError, match=r"qbittorrent\.username .* variable NAME is not set"):
+        config(q="{username: '${NAME}'}", top="cross_seed: {enabled: false, url: '${NAME}'}")
+    with pytest.raises(ConfigError, match=r"cross_seed\.url .* variable NAME is not set"):
         config(top="cross_seed: {enabled: '${ON}', url: '${NAME}'}", environ={"ON": "true"})
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qguard.config import ConfigError, Loaded, Settings, parse
@@ -19,6 +19,8 @@ GOOD: dict[str, Any] = {
 }
 SECTIONS = {key: (key, 0) if key == "trackers" else (key,) for key in by_key(Settings)}
 PLACES = [(*path, key) for path in SECTIONS.values() for key in by_key(section_model(path) or Settings)]
+
+unhurried = settings(deadline=None)  # the machine may be busy with something else
 
 scalars = st.one_of(
     st.none(),
@@ -45,11 +47,13 @@ def read(text: str) -> Loaded | str:
     return str(said)
 
 
+@unhurried
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     assert isinstance(read(text), str), "no text without sections and rules is a configuration"
 
 
+@unhurried
 @given(st.lists(st.tuples(st.sampled_from(PLACES), values), max_size=4))
 def test_any_value_under_any_key_is_read_or_refused(spoiled: list[tuple[tuple[Any, ...], Any]]) -> None:
     document = json.loads(json.dumps(GOOD))
@@ -62,12 +66,14 @@ def test_any_value_under_any_key_is_read_or_refused(spoiled: list[tuple[tuple[An
         assert 0 <= found.settings.global_.rollout_percentage <= 100
 
 
+@unhurried
 @given(values, st.sampled_from(["password", "pasword", "\ud800"]))
 @example("\ud800", "password")
 def test_any_secret_is_read_or_refused(value: Any, key: str) -> None:
     read(json.dumps({**GOOD, "qbittorrent": {key: value, "port": 0}}))
 
 
+@unhurried
 @given(values)
 def test_any_value_in_place_of_the_rules_is_refused(value: Any) -> None:
     assert isinstance(read(json.dumps({**GOOD, "trackers": value})), str)

@@ -221,3 +221,8 @@ async def test_i5_undoing_what_was_pruned_is_refused_rather_than_half_done(ledge
         await ledger.first_old_since(since=START)
     assert await ledger.first_old_since(action=second) == {key(1): 10}
     assert await ledger.first_old_since(since=START + DAY) == {key(1): 10}
+    await ledger.prune(keep_days=0, max_rows=1000)
+    with pytest.raises(LedgerError, match=f"action {second} was pruned"):
+        await ledger.first_old_since(action=second)
+    with pytest.raises(LedgerError, match="was pruned"):
+        await ledger.first_old_since(since=START + 10 * DAY)

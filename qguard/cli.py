@@ -21,8 +21,9 @@ from qguard.config import redacted as redacted_settings
 from qguard.ledger import LedgerError
 from qguard.log import redact
 from qguard.policy import make_matcher
+from qguard.questions import match_url
 from qguard.rollback import Scope
-from qguard.service import Service, match_url
+from qguard.service import Service
 
 WHO: Final = "command"
 PIPE_WIDTH: Final = 200

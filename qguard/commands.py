@@ -15,7 +15,8 @@ from qguard.config import ConfigError, Loaded, find, load
 from qguard.ledger import Holder, Ledger, LedgerError, LockedError, ServiceLock, read_holder
 from qguard.log import redact
 from qguard.qbittorrent.errors import ClientError, LoginRefusedError
-from qguard.service import Service, redactor_for
+from qguard.service import Service
+from qguard.wiring import redactor_for
 
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2

@@ -17,7 +17,7 @@ import numpy as np
 import structlog
 
 from allocators.base import BadAllocationError
-from qguard import __version__, policy, report
+from qguard import __version__, policy, questions, report, wiring
 from qguard.answers import (
     AdoptReport,
     AnnounceHost,
@@ -28,20 +28,18 @@ from qguard.answers import (
     ReloadReport,
     RequestError,
     RolloutReport,
-    RuleMatch,
 )
-from qguard.config import ConfigError, Loaded, Settings, load, parse, restart_needed, secret_values
+from qguard.config import ConfigError, Loaded, Settings, load, parse, restart_needed
 from qguard.cycle import Memory, World, look, run
 from qguard.decision import Decision
 from qguard.ledger import Key, Ledger, LedgerError, read_originals_file
+from qguard.log import redact
 from qguard.observe import pause_between
 from qguard.policy import EVERYWHERE, Policy
-from qguard.qbittorrent.client import Address, QbittorrentClient, TorrentClient
+from qguard.qbittorrent.client import TorrentClient
 from qguard.qbittorrent.errors import ClientError
-from qguard.redact import Redactor
 from qguard.rollback import RollbackReport, Scope, rollback
 from qguard.snapshot import UNLIMITED
-from qguard.trackers import Matcher, host_of
 
 LONGEST_BACKOFF: Final = 60.0
 """Seconds between two tries while the client does not answer."""
@@ -57,40 +55,7 @@ FORGET_AFTER: Final = 86400.0
 PRUNE_EVERY: Final = 86400.0
 """Seconds between two prunings of the history."""
 
-SHORTEST_PREFIX: Final = 6
-"""Digits of an info-hash that are enough to name a torrent, when only one begins with them."""
-
 ClientFactory = Callable[[Settings], TorrentClient]
-
-
-def make_client(settings: Settings) -> TorrentClient:
-    """The client of a configuration."""
-    q = settings.qbittorrent
-    return QbittorrentClient(
-        Address(
-            url=q.base_url,
-            username=q.username,
-            password=q.secret_password,
-            api_key=q.secret_api_key,
-            verify_tls=q.verify_tls if isinstance(q.verify_tls, bool) else str(q.verify_tls),
-            timeout=q.timeout,
-        )
-    )
-
-
-def redactor_for(settings: Settings) -> Redactor:
-    """Knows every secret of a configuration."""
-    return Redactor(secret_values(settings), [settings.qbittorrent.base_url, own_url(settings)])
-
-
-def own_url(settings: Settings) -> str:
-    """Where commands on this machine reach the service."""
-    host = settings.global_.host
-    if host in {"0.0.0.0", ""}:  # noqa: S104 - comparing, not binding
-        host = "127.0.0.1"
-    elif host == "::":
-        host = "::1"
-    return f"http://[{host}]:{settings.global_.port}" if ":" in host else f"http://{host}:{settings.global_.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +74,7 @@ class Service:
         loaded: Loaded,
         ledger: Ledger,
         *,
-        client_factory: ClientFactory = make_client,
+        client_factory: ClientFactory = wiring.make_client,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -217,7 +182,7 @@ class Service:
                 await self._meet()
             full, self._unsure = force_full or self._unsure, True
             decision, verdict, self._memory = await run(
-                self.world, self.policy(), self._memory, who=who, reason=reason, force_full=full
+                self.world, self.policy(), self._memory, who=who, reason=redact(reason), force_full=full
             )
             self._unsure = False
             done = report.cycle(
@@ -305,7 +270,7 @@ class Service:
         async with self._lock:
             self._unsure = True
             done = await rollback(
-                self.world, self.policy(), scope, who=who, reason=reason, force=force, dry_run=dry_run
+                self.world, self.policy(), scope, who=who, reason=redact(reason), force=force, dry_run=dry_run
             )
             if not dry_run:
                 self._log.warning(
@@ -340,7 +305,7 @@ class Service:
             raise RequestError("bad_percentage", f"{percentage!r} is not a percentage", "give a whole number, 0 to 100")
         async with self._lock:
             value = {"percentage": percentage, "file": policy.file_percentage(self.settings, scope)}
-            await self.ledger.set_control("rollout", scope, value, who=who, reason=reason)
+            await self.ledger.set_control("rollout", scope, value, who=who, reason=redact(reason))
         self._log.info(f"rollout of {scope} set to {percentage} % by {who}")
         self.wake()
         return RolloutReport("updated", percentage, tracker, self._wall_clock())
@@ -349,7 +314,7 @@ class Service:
         """Write nothing any more, for one tracker or for all, until resumed (or until then)."""
         scope = EVERYWHERE if tracker is None else self._know(tracker)
         async with self._lock:
-            await self.ledger.set_control("pause", scope, {"until": until}, who=who, reason=reason)
+            await self.ledger.set_control("pause", scope, {"until": until}, who=who, reason=redact(reason))
         self._log.info(f"paused {scope} by {who}")
         return PauseReport("paused", scope, until)
 
@@ -453,41 +418,15 @@ class Service:
 
     async def explain(self, name: str) -> report.Explanation:
         """Why a torrent (by its info-hash, or the first digits of it) has the limit it has."""
-        decision = await self.decision()
-        torrents = decision.reading.torrents
-        wanted = name.strip().lower().encode()
-        starts = np.char.startswith(torrents.infohash, wanted) if len(torrents) else np.zeros(0, bool)
-        rows = np.flatnonzero(starts) if len(wanted) >= SHORTEST_PREFIX else np.zeros(0, np.int64)
-        if len(rows) != 1:
-            few = f"{len(rows)} torrents begin with" if len(rows) else "no torrent has the info-hash"
-            raise RequestError(
-                "unknown_torrent", f"{few} {name!r}", "give the 40 digits that qBittorrent shows as its hash", 404
-            )
-        (key,) = torrents.keys(rows)
-        return report.explain(decision, int(rows[0]), self.ledger.claims.get(key))
+        return questions.explain(await self.decision(), self.ledger.claims, name)
 
     async def trackers(self) -> tuple[AnnounceHost, ...]:
-        """The announce hosts of the client's torrents, busiest first; never more of a URL than its host."""
-        decision = await self.decision()
-        rows: dict[str, tuple[int, float, set[str]]] = {}
-        columns = (
-            decision.reading.torrents.announce,
-            decision.estimated.demand.rate.tolist(),
-            decision.matched.rule.tolist(),
-        )
-        for announce, rate, rule in zip(*columns, strict=True):
-            hosts = {host_of(url) for url in self._matcher.urls(announce)} or {"(no tracker)"}
-            for host in hosts:
-                count, total, rules = rows.get(host, (0, 0.0, set()))
-                rows[host] = (count + 1, total + rate, rules | {decision.policy.ids[rule]})
-        hosts_ = [
-            AnnounceHost(host, count, int(rate), tuple(sorted(rules))) for host, (count, rate, rules) in rows.items()
-        ]
-        return tuple(sorted(hosts_, key=lambda row: (-row.rate, -row.torrents, row.host)))
+        """The announce hosts of the client's torrents, busiest first."""
+        return questions.announce_hosts(await self.decision())
 
     def match(self, url: str, category: str = "", tags: str = "") -> MatchReport:
         """Which rule takes a torrent with this announce URL."""
-        return match_url(self.settings, self._matcher, url, category, tags)
+        return questions.match_url(self.settings, self._matcher, url, category, tags)
 
     async def history(
         self,
@@ -551,22 +490,6 @@ class Service:
                 "unknown_tracker", f"there is no tracker {tracker!r}", f"there are {', '.join(ids)}", 404
             )
         return tracker
-
-
-def match_url(settings: Settings, matcher: Matcher, url: str, category: str = "", tags: str = "") -> MatchReport:
-    """Which rule takes a torrent with this announce URL."""
-    urls = [url] if url else []
-    chosen = matcher.choose(urls, category, tags)
-    found = {reason.rule: reason.by for reason in matcher.reasons(urls, category, tags)} or {chosen.rule: chosen.by}
-    scheme = url.split("://", 1)[0] + "://" if "://" in url else ""
-    return MatchReport(
-        url=scheme + host_of(url),
-        matched_tracker=settings.trackers[chosen.rule].id,
-        by=chosen.by,
-        matches=tuple(
-            RuleMatch(rule.id, rule.pattern, i in found, found.get(i, "")) for i, rule in enumerate(settings.trackers)
-        ),
-    )
 
 
 def parse_other(text: str, path: Path) -> Loaded:

@@ -20,7 +20,8 @@ from qguard.api.app import make_app
 from qguard.config import ConfigError, Loaded, Settings
 from qguard.ledger import Ledger, ServiceLock
 from qguard.log import redact
-from qguard.service import Service, own_url, redactor_for
+from qguard.service import Service
+from qguard.wiring import own_url, redactor_for
 
 log = structlog.get_logger("qguard")
 

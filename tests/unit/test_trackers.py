@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qguard.config import parse
-from qguard.service import match_url
+from qguard.questions import match_url
 from qguard.trackers import Matcher, host_of
 from tests.support.columns import rules, torrents
 

@@ -60,18 +60,23 @@ def between(scene: Scene, proxy: Callable[[Daemon], Proxy]) -> Proxy:
     return proxy(scene.daemon)
 
 
+def make_client(
+    url: str, daemon: Daemon | None = None, *, clock: Callable[[], float] = time.monotonic, **more: Any
+) -> QbittorrentClient:
+    """A client that logs in as the daemon's user; `more` are fields of its Address."""
+    words: dict[str, Any] = {"url": url, "timeout": TIMEOUT}
+    if daemon is not None:
+        words |= {"username": daemon.username, "password": daemon.password}
+    return QbittorrentClient(Address(**words | more), clock=clock)
+
+
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Make clients; all are closed after the test."""
+    """Make clients that are closed after the test."""
     async with AsyncExitStack() as stack:
 
-        def make(
-            url: str, daemon: Daemon | None = None, *, clock: Callable[[], float] = time.monotonic, **more: Any
-        ) -> QbittorrentClient:
-            words: dict[str, Any] = {"url": url, "timeout": TIMEOUT}
-            if daemon is not None:
-                words |= {"username": daemon.username, "password": daemon.password}
-            client = QbittorrentClient(Address(**words | more), clock=clock)
+        def make(*words: Any, **more: Any) -> QbittorrentClient:
+            client = make_client(*words, **more)
             stack.push_async_callback(client.close)
             return client
 
@@ -296,21 +301,20 @@ async def test_every_column_is_as_the_torrent_was_made(
 async def test_announce_urls_stay_the_same_when_one_begins_to_work(
     scene: Scene, client: QbittorrentClient, tracker: Tracker, daemon_version: str
 ) -> None:
-    working = f"{tracker.url('b')}?passkey=a%2Fb"
-    urls = [f"{DEAD_TRACKER}/c0ffee00", working, tracker.url("c", passkey="deadbeef")]
+    urls = [f"{DEAD_TRACKER}/c0ffee00", f"{tracker.url('b')}?passkey=a%2Fb", tracker.url("c", passkey="deadbeef")]
     made = make_torrent(f"announcing-{daemon_version}", scene.daemon.data, tiers=[[url] for url in urls])
     seed(scene.daemon, scene.api, [made])  # not on the tracker's list yet: every announce fails
+
+    def current() -> str:
+        """The tracker that works, as the daemon has it: what we must not rely on."""
+        return str(scene.api.torrents([made.infohash])[made.infohash]["tracker"])
+
     try:
+        assert current() in {"", urls[0]}
         before = row(await client.torrents(), made.infohash)["announce"]
         tracker.allow([made.infohash])
-
-        def answered() -> bool:
-            if any(one["url"] == working and one["status"] == 2 for one in scene.api.trackers(made.infohash)):
-                return bool(scene.api.torrents([made.infohash])[made.infohash]["tracker"] == working)
-            scene.api.post("torrents/reannounce", hashes=made.infohash)
-            return False
-
-        until(answered, "an announce that works")
+        scene.api.post("torrents/reannounce", hashes=made.infohash)
+        until(lambda: current() in urls[1:], "an announce that works")
         after = row(await client.torrents(), made.infohash)["announce"]
     finally:
         scene.api.delete([made.infohash])
@@ -353,6 +357,7 @@ async def test_everything_that_uploads_is_among_the_active_with_every_field(
     scene: Scene, client: QbittorrentClient
 ) -> None:
     busy = scene.hashes[:3]
+    scene.api.set_limit(busy, 0)
     with Swarm(scene.daemon.bt_port) as swarm:
         for torrent in scene.torrents[:3]:
             swarm.add(torrent, 100_000)
@@ -389,7 +394,6 @@ async def test_limits_are_fresh_and_tell_unlimited_from_unknown(scene: Scene, cl
     scene.api.set_limit([limited], 9_876)
     scene.api.set_limit([free], 0)
     assert await client.limits([limited, free, UNKNOWN]) == {limited: 9_876, free: 0, UNKNOWN: -1}
-    assert await client.limits([]) == {}
 
 
 async def test_transfer_tells_the_limit_of_the_whole_client(scene: Scene, client: QbittorrentClient) -> None:
@@ -539,8 +543,8 @@ async def test_a_lost_reply_to_a_write_is_reported_and_the_write_not_repeated(
     assert await client.limits(scene.hashes) == dict.fromkeys(scene.hashes, 8_765)
 
 
-async def test_closing_ends_the_session_at_the_daemon(scene: Scene, between: Proxy, connect: Connect) -> None:
-    client = connect(between.url, scene.daemon)
+async def test_closing_ends_the_session_at_the_daemon(scene: Scene, between: Proxy) -> None:
+    client = make_client(between.url, scene.daemon)
     await client.torrents()
     await client.close()
     assert [request.path for request in between.log][-1] == "/api/v2/auth/logout"
@@ -568,16 +572,17 @@ def keyed(module_daemon: Callable[..., Daemon]) -> Keyed:
 async def test_an_api_key_needs_no_login_and_ignores_netrc(
     keyed: Keyed,
     proxy: Callable[[Daemon], Proxy],
-    connect: Connect,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     disturb(monkeypatch, tmp_path)
     between = proxy(keyed.daemon)
-    client = connect(between.url, api_key=keyed.key)
-    assert (await client.version()).app == keyed.daemon.full_version
-    assert len(await client.torrents()) == 0
-    await client.close()
+    client = make_client(between.url, api_key=keyed.key)
+    try:
+        assert (await client.version()).app == keyed.daemon.full_version
+        assert len(await client.torrents()) == 0
+    finally:
+        await client.close()
     assert [request.path for request in between.log if "/auth/" in request.path] == []
 
 
@@ -643,6 +648,8 @@ async def test_a_certificate_is_refused_unless_trusted(
         with pytest.raises(UnreachableError, match="TLS certificate cannot be verified") as error:
             await stranger.torrents()
         one_line(error)
-        friend = connect(url, running, verify_tls=str(certificate[0]) if trusted else False)
-        assert (await friend.version()).app == running.full_version
-        await friend.close()
+        friend = make_client(url, running, verify_tls=str(certificate[0]) if trusted else False)
+        try:
+            assert (await friend.version()).app == running.full_version
+        finally:
+            await friend.close()

@@ -203,8 +203,8 @@ class Leecher(asyncio.Protocol):
                 return
 
     def _fill(self, now: float) -> None:
-        # No more than a fifth of a second is caught up with: a demand is a rate, not a debt. The block on top is the one
-        # that is being saved for; without it what accrues between two ticks would be lost.
+        # No more than a fifth of a second is caught up with: a demand is a rate, not a debt. The block on top is
+        # the one that is being saved for; without it what accrues between two ticks would be lost.
         most = self.demand * 0.2 + self._block_size()
         self._budget = min(self._budget + self.demand * (now - self._filled), most)
         self._filled = now

@@ -5,7 +5,7 @@ over `RATE_TIME`. The client's own `upspeed` is used before there are two readin
 
 A torrent wakes when it uploads at least half of its limit or the activity threshold, whichever is lower: so one that
 holds a tiny standing limit can be seen to wake. It falls asleep when it has uploaded less than half of the standing
-limit it would get (or of the threshold, when that is lower) for `SLEEP_AFTER` seconds. That lower bar matters: a
+limit it would get (or of the threshold or its own limit, when one is lower) for `SLEEP_AFTER` seconds. That lower bar matters: a
 torrent put on a standing limit below what it uploads would press on it, wake at once, and so for ever.
 """
 
@@ -74,9 +74,10 @@ def estimate(
         busy_at[known] = state.busy_at[then]
 
     strongest = np.maximum(rate, torrents.upspeed)
-    own_bar = np.where(torrents.up_limit == UNLIMITED, np.inf, torrents.up_limit / 2)
-    wakes = strongest >= np.maximum(np.minimum(threshold, own_bar), 1)
-    stays = rate >= np.minimum(threshold, standing) / 2
+    own_half = np.where(torrents.up_limit == UNLIMITED, np.inf, torrents.up_limit / 2)
+    wakes = strongest >= np.maximum(np.minimum(threshold, own_half), 1)
+    # One that presses on a share smaller than its standing limit is awake, or thousands would sleep on more than that.
+    stays = rate >= np.minimum(np.minimum(threshold, standing) / 2, own_half)
     was_awake = awake
     # Whether an awake torrent is still busy is judged by the counters alone: `upspeed` trails off for 20 s.
     busy_at = np.where(np.where(was_awake, stays, wakes), now, busy_at)

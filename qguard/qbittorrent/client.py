@@ -163,6 +163,7 @@ class QbittorrentClient:
             api_key=address.api_key or None,
             EXTRA_HEADERS=headers,
             FORCE_SCHEME_FROM_HOST=True,  # no HEAD requests to find the scheme out
+            VERIFY_WEBUI_CERTIFICATE=address.verify_tls is not False,  # what is unverified by order needs no warning
             REQUESTS_ARGS={
                 "timeout": (min(CONNECT_TIMEOUT, address.timeout), address.timeout),
                 "verify": address.verify_tls,

@@ -55,6 +55,10 @@ def test_what_uploads_more_than_its_standing_limit_does_not_flap() -> None:
     assert run([12_000, *[5_000] * 30]) == [True] * 31
 
 
+def test_what_presses_on_a_share_below_its_standing_limit_stays_awake() -> None:
+    assert run([500] * 20, limit=500) == [True] * 20
+
+
 def test_the_clients_trailing_rate_does_not_keep_a_torrent_awake() -> None:
     trailing = [int(50_000 * 0.8 ** (5 * t)) for t in range(12)]
     still = [50_000] + [0] * 11

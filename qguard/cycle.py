@@ -11,6 +11,7 @@ from qguard.first_contact import first_contact
 from qguard.ledger import Action, Hold, Intent, Ledger, Outcome
 from qguard.observe import Reading
 from qguard.observe import observe as read
+from qguard.observe import observe_some as read_some
 from qguard.ownership import columns, suspects
 from qguard.plan import Call, Plan, Why
 from qguard.policy import Policy
@@ -60,25 +61,43 @@ class Verdict:
 
 
 async def run(
-    world: World, policy: Policy, memory: Memory, *, who: str, reason: str, force_full: bool = False
+    world: World,
+    policy: Policy,
+    memory: Memory,
+    *,
+    who: str,
+    reason: str,
+    force_full: bool = False,
+    names: Sequence[str] = (),
 ) -> tuple[Decision, Verdict, Memory]:
     """Bring the client's limits to where they should be.
+
+    Args:
+        world: the neighbours.
+        policy: what configuration and commands say.
+        memory: what the cycle before left.
+        who: caused it, for the ledger.
+        reason: in words, for the ledger.
+        force_full: list everything even if that is not due.
+        names: info-hashes; read only these torrents and take the others as they were.
 
     Raises:
         ClientError: the client did not answer as it should; what was written so far is in the ledger as unknown.
         LedgerError: nothing was written, because it could not be recorded.
         BadAllocationError: nothing was written, because the strategy broke a guarantee.
     """
-    decision, after = await look(world, policy, memory, force_full=force_full)
+    decision, after = await look(world, policy, memory, force_full=force_full, names=names)
     action = await record(world, decision, who=who, reason=reason)
     await apply(world.client, decision.reading.torrents, decision.planned.plan)
     verdict = await verify(world, action, calls=len(decision.planned.plan.calls), policy=policy)
     return decision, verdict, remember(after, verdict.there)
 
 
-async def look(world: World, policy: Policy, memory: Memory, *, force_full: bool = False) -> tuple[Decision, Memory]:
+async def look(
+    world: World, policy: Policy, memory: Memory, *, force_full: bool = False, names: Sequence[str] = ()
+) -> tuple[Decision, Memory]:
     """Read the client and decide, and change nothing: the whole of a preview, the first half of a cycle."""
-    reading = await observe(world, memory, force_full=force_full)
+    reading = await observe(world, memory, force_full=force_full, names=names)
     policy = replace(policy, observe_only=policy.observe_only or first_contact(world.ledger, reading.torrents))
     own = columns(world.ledger.claims, reading.torrents, world.wall_clock())
     odd = reading.torrents.keys(suspects(own, reading.torrents, reading.maybe_reset))
@@ -93,8 +112,10 @@ async def look(world: World, policy: Policy, memory: Memory, *, force_full: bool
     return Decision(reading, policy, matched, estimated, allocated, planned, state), Memory(reading, state)
 
 
-async def observe(world: World, memory: Memory, *, force_full: bool) -> Reading:
+async def observe(world: World, memory: Memory, *, force_full: bool, names: Sequence[str]) -> Reading:
     """One reading of the client."""
+    if names and memory.reading is not None and not force_full:
+        return await read_some(world.client, memory.reading, names, clock=world.clock)
     written_under = world.ledger.controls.get(("session", "*"))
     return await read(
         world.client,

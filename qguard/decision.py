@@ -33,6 +33,10 @@ LONG_INTERVAL: Final = 60.0
 """Seconds between two readings above which the wake-ups in between say nothing about one interval."""
 
 
+NAMED_HEAT: Final = 2**32
+"""Puts torrents that a webhook named before all others that wait for their first standing limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What one decision leaves to the next. Lost with the process; two readings bring it back."""
@@ -145,6 +149,7 @@ def estimate(reading: Reading, policy: Policy, matched: Matched, state: State) -
     demand, demand_state = estimate_demand(
         reading.torrents,
         reading.at,
+        fresh=reading.fresh,
         threshold=policy.settings.global_.active_threshold,
         standing=standing_limit(base_cap, wakeups)[matched.rule],
         state=state.demand,
@@ -219,7 +224,7 @@ def plan(reading: Reading, policy: Policy, matched: Matched, estimated: Estimate
         why,
         since_written=own.since_written,
         first_contact=managed & ~own.claimed & ~awake,
-        heat=reading.torrents.leechers,
+        heat=np.where(reading.fresh & (not reading.full) & ~awake, NAMED_HEAT, 0) + reading.torrents.leechers,
         small_raise=settings.differential_threshold,
         first_contact_batch=settings.first_contact_batch,
     )

@@ -5,8 +5,8 @@ over `RATE_TIME`. The client's own `upspeed` is used before there are two readin
 
 A torrent wakes when it uploads at least half of its limit or the activity threshold, whichever is lower: so one that
 holds a tiny standing limit can be seen to wake. It falls asleep when it has uploaded less than half of the standing
-limit it would get (or of the threshold or its own limit, when one is lower) for `SLEEP_AFTER` seconds. That lower bar matters: a
-torrent put on a standing limit below what it uploads would press on it, wake at once, and so for ever.
+limit it would get (or of the threshold or its own limit, when one is lower) for `SLEEP_AFTER` seconds. That lower bar
+matters: a torrent put on a standing limit below what it uploads would press on it, wake at once, and so for ever.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,6 @@ SLEEP_AFTER: Final = 30.0
 class DemandState:
     """What is remembered from one reading to the next; sorted by info-hash like the torrents it was made of."""
 
-    at: float
     infohash: InfoHashes
     added_on: Int64
     uploaded: Int64
@@ -35,6 +34,8 @@ class DemandState:
     awake: Bool
     busy_at: np.ndarray[tuple[int], np.dtype[np.float64]]
     """When each torrent last uploaded enough to stay awake."""
+    read_at: np.ndarray[tuple[int], np.dtype[np.float64]]
+    """When each torrent was last read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,13 +50,14 @@ class Demand:
 
 
 def estimate(
-    torrents: Torrents, now: float, *, threshold: int, standing: Int64, state: DemandState | None
+    torrents: Torrents, now: float, *, fresh: Bool, threshold: int, standing: Int64, state: DemandState | None
 ) -> tuple[Demand, DemandState]:
     """Rates and who is awake.
 
     Args:
         torrents: the reading.
         now: when it was taken, seconds on any steady clock.
+        fresh: (N,) torrents that this reading says something about; the others stay as they were.
         threshold: activity threshold in bytes/s.
         standing: (N,) the standing limit that each torrent would hold asleep, bytes/s.
         state: what this function returned with the previous reading, None at first.
@@ -63,14 +65,19 @@ def estimate(
     before = _align(torrents, state)
     known = before >= 0
     rate = torrents.upspeed.astype(np.float64)
-    awake = np.zeros(len(torrents), np.bool_)
-    busy_at = np.full(len(torrents), now)
+    uploaded = torrents.uploaded.copy()
+    was_awake = np.zeros(len(torrents), np.bool_)
+    busy_at, read_at = np.full(len(torrents), now), np.full(len(torrents), now)
     if state is not None and known.any():
         then = before[known]
-        elapsed = max(now - state.at, 1e-3)
+        elapsed = np.maximum(now - state.read_at[then], 1e-3)
         moved = np.maximum(torrents.uploaded[known] - state.uploaded[then], 0) / elapsed
-        rate[known] = state.rate[then] + (1 - np.exp(-elapsed / RATE_TIME)) * (moved - state.rate[then])
-        awake[known] = state.awake[then]
+        smoothed = state.rate[then] + (1 - np.exp(-elapsed / RATE_TIME)) * (moved - state.rate[then])
+        new = fresh[known]
+        rate[known] = np.where(new, smoothed, state.rate[then])
+        uploaded[known] = np.where(new, torrents.uploaded[known], state.uploaded[then])
+        read_at[known] = np.where(new, now, state.read_at[then])
+        was_awake[known] = state.awake[then]
         busy_at[known] = state.busy_at[then]
 
     strongest = np.maximum(rate, torrents.upspeed)
@@ -78,11 +85,11 @@ def estimate(
     wakes = strongest >= np.maximum(np.minimum(threshold, own_half), 1)
     # One that presses on a share smaller than its standing limit is awake, or thousands would sleep on more than that.
     stays = rate >= np.minimum(np.minimum(threshold, standing) / 2, own_half)
-    was_awake = awake
     # Whether an awake torrent is still busy is judged by the counters alone: `upspeed` trails off for 20 s.
-    busy_at = np.where(np.where(was_awake, stays, wakes), now, busy_at)
-    awake = np.where(was_awake, now - busy_at < SLEEP_AFTER, wakes)
-    after = DemandState(now, torrents.infohash, torrents.added_on, torrents.uploaded, rate, awake, busy_at)
+    busy_at = np.where(fresh & np.where(was_awake, stays, wakes), now, busy_at)
+    judged = np.where(was_awake, now - busy_at < SLEEP_AFTER, wakes)
+    awake = np.where(fresh | ~known, judged, was_awake)
+    after = DemandState(torrents.infohash, torrents.added_on, uploaded, rate, awake, busy_at, read_at)
     return Demand(rate, awake, awake & ~was_awake & known), after
 
 

@@ -5,7 +5,7 @@ in every cycle for some hundred torrents, once a minute or so for ten thousand. 
 torrents is enough: whatever uploads is in it, with every field.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from qguard.qbittorrent.client import TorrentClient
 from qguard.qbittorrent.errors import BadAnswerError
-from qguard.snapshot import Bool, Counters, Torrents, client_restarted, merge_active
+from qguard.snapshot import Bool, Counters, Torrents, client_restarted, merge_active, merge_some
 
 MAIN_THREAD_SHARE: Final = 0.02
 """The part of its main thread that a client may spend on our readings; half of it goes to full listings."""
@@ -44,6 +44,8 @@ class Reading:
     maybe_reset: Bool
     """(N,) whether the client may have forgotten our limit since the reading before: it was restarted, or the torrent
     was not there."""
+    fresh: Bool
+    """(N,) torrents that this reading says something about: all, but for a reading of some by name."""
     full_at: float
     full_cost: float
     """Seconds that the last full listing took the client, at most."""
@@ -89,6 +91,7 @@ async def observe(
                 now,
                 full=False,
                 maybe_reset=before.torrents.rows_of(merged.infohash) < 0,
+                fresh=np.ones(len(merged), np.bool_),
                 full_at=before.full_at,
                 full_cost=before.full_cost,
                 active_cost=now - began,
@@ -104,10 +107,37 @@ async def observe(
         now,
         full=True,
         maybe_reset=_maybe_reset(before, listed, client.sessions, written_under),
+        fresh=np.ones(len(listed), np.bool_),
         full_at=now,
         full_cost=now - began,
         active_cost=before.active_cost if before else 0.0,
         sessions=client.sessions,
+    )
+
+
+async def observe_some(
+    client: TorrentClient, before: Reading, infohash: Sequence[str], *, clock: Callable[[], float]
+) -> Reading:
+    """Read only some torrents, by their info-hash: what a webhook names costs the client next to nothing.
+
+    Those that it does not know are simply not in the reading; all others stay as they were.
+
+    Raises:
+        ClientError: no reading.
+    """
+    listed = await client.named_torrents(infohash)
+    merged = merge_some(before.torrents, listed)
+    return Reading(
+        merged,
+        clock(),
+        full=False,
+        maybe_reset=before.torrents.rows_of(merged.infohash) < 0,
+        fresh=listed.rows_of(merged.infohash) >= 0,
+        full_at=before.full_at,
+        full_cost=before.full_cost,
+        active_cost=before.active_cost,
+        # A change of session is for the next listing to find out about: it takes more than a few torrents to tell.
+        sessions=before.sessions,
     )
 
 

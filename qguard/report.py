@@ -114,6 +114,8 @@ class CycleReport(msgspec.Struct, frozen=True):
     gone: int
     calls: int
     requests: int
+    full: bool
+    """Whether all torrents were listed."""
     observe_only: str
 
 
@@ -278,6 +280,7 @@ def cycle(decision: Decision, verdict: Verdict, *, duration: float, timestamp: f
         gone=verdict.gone,
         calls=verdict.calls,
         requests=requests,
+        full=decision.reading.full,
         observe_only=decision.policy.observe_only,
     )
 

@@ -7,8 +7,9 @@ methods of `Service` and nothing below it.
 import asyncio
 import contextlib
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -32,6 +33,7 @@ from qguard.answers import (
 from qguard.config import ConfigError, Loaded, Settings, load, parse, restart_needed
 from qguard.cycle import Memory, World, look, run
 from qguard.decision import Decision
+from qguard.inbox import Inbox
 from qguard.ledger import Key, Ledger, LedgerError, read_originals_file
 from qguard.log import redact
 from qguard.observe import pause_between
@@ -54,6 +56,9 @@ FORGET_AFTER: Final = 86400.0
 
 PRUNE_EVERY: Final = 86400.0
 """Seconds between two prunings of the history."""
+
+HOOK_DEBOUNCE: Final = 0.05
+"""Seconds between the first hook of a burst and the look at what it named; far below the second that is promised."""
 
 ClientFactory = Callable[[Settings], TorrentClient]
 
@@ -89,6 +94,8 @@ class Service:
         self._matcher = policy.make_matcher(loaded.settings)
         self._allocator = policy.make_allocator(loaded.settings)
         self._memory = Memory()
+        self.inbox = Inbox(ledger.path.with_name(f"{ledger.path.stem}.hooks"), clock=clock)
+        self._cycle_wanted = True
         self._unsure = False  # what is remembered may no longer be what the client has: list everything next time
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -125,11 +132,20 @@ class Service:
     # The loop
 
     async def serve(self) -> None:
-        """Run cycles until `stop` is called."""
+        """Run cycles, and look at what hooks name in between, until `stop` is called."""
+        next_cycle = self._clock()
         while not self._stop.is_set():
-            await self.turn()
+            if self._cycle_wanted or self._clock() >= next_cycle:
+                self._cycle_wanted = False
+                await self.turn()
+                next_cycle = self._clock() + self.interval()
+            elif self.inbox.due():
+                await asyncio.sleep(HOOK_DEBOUNCE)  # a burst of hooks is one look
+                await self.turn(self.inbox.due())
+            due = self.inbox.next_due()
+            wait = (next_cycle if due is None else min(next_cycle, due)) - self._clock()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self.interval())
+                await asyncio.wait_for(self._wake.wait(), max(wait, 0.0))
             self._wake.clear()
 
     def stop(self) -> None:
@@ -139,6 +155,16 @@ class Service:
 
     def wake(self) -> None:
         """Let the next cycle begin now."""
+        self._cycle_wanted = True
+        self._wake.set()
+
+    def announce(self, infohash: str) -> None:
+        """A hook names a torrent: look at it as soon as possible.
+
+        Raises:
+            InboxFullError: it cannot be kept.
+        """
+        self.inbox.put(torrent_id(infohash))
         self._wake.set()
 
     def interval(self) -> float:
@@ -153,10 +179,15 @@ class Service:
             return usual
         return max(usual, min(usual * 2.0 ** min(self._failures, 10), LONGEST_BACKOFF))
 
-    async def turn(self) -> None:
-        """One cycle of the loop. Whatever goes wrong is told once, shown in /health and tried again."""
+    async def turn(self, names: Sequence[str] = ()) -> None:
+        """One cycle of the loop. Whatever goes wrong is told once, shown in /health and tried again.
+
+        Args:
+            names: info-hashes to look at, instead of all torrents.
+        """
         try:
-            await self.cycle(who="service", reason="")
+            done = await self.cycle(who="hook" if names else "service", reason="", names=names)
+            await self._sort_out(names, full=not names or done.full)
         except (ClientError, LedgerError, BadAllocationError) as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - the loop must outlive a fault of ours; it is logged in full
@@ -174,15 +205,39 @@ class Service:
 
     # What changes limits
 
-    async def cycle(self, *, who: str, reason: str, force_full: bool = False) -> report.CycleReport:
-        """One cycle, now."""
+    async def _sort_out(self, names: Sequence[str], *, full: bool) -> None:
+        """What the hooks named has been seen, or is to be looked for again."""
+        torrents = self.last.decision.reading.torrents if self.last else None
+        names = list(names) if not full else self.inbox.names()
+        if torrents is None or not names:
+            return
+        there = torrents.rows_of(names) >= 0
+        self.inbox.found(name for name, known in zip(names, there, strict=True) if known)
+        doubtful = self.inbox.missing(name for name, known in zip(names, there, strict=True) if not known)
+        if doubtful:
+            aliases = await self._client.aliases()
+            for name in doubtful:
+                if name in aliases:
+                    self.inbox.found([name])
+                    self.inbox.put(aliases[name])
+
+    async def cycle(
+        self, *, who: str, reason: str, force_full: bool = False, names: Sequence[str] = ()
+    ) -> report.CycleReport:
+        """One cycle, now; with `names` on what hooks named, as soon as all torrents were read once."""
         async with self._lock:
             began, requests = self._clock(), self._client.requests
             if not self._version:
                 await self._meet()
             full, self._unsure = force_full or self._unsure, True
             decision, verdict, self._memory = await run(
-                self.world, self.policy(), self._memory, who=who, reason=redact(reason), force_full=full
+                self.world,
+                self.policy(),
+                self._memory,
+                who=who,
+                reason=redact(reason),
+                force_full=full,
+                names=names,
             )
             self._unsure = False
             done = report.cycle(
@@ -490,6 +545,20 @@ class Service:
                 "unknown_tracker", f"there is no tracker {tracker!r}", f"there are {', '.join(ids)}", 404
             )
         return tracker
+
+
+def torrent_id(infohash: str) -> str:
+    """The name by which qBittorrent goes: a v2 hash is cut to 40 digits.
+
+    Raises:
+        RequestError: neither a v1 nor a v2 info-hash.
+    """
+    name = infohash.strip().lower()
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name):
+        raise RequestError(
+            "bad_hash", "the hash is not an info-hash", "send %K, or %I before qBittorrent 4.4, as hash", 422
+        )
+    return name[:40]
 
 
 def parse_other(text: str, path: Path) -> Loaded:

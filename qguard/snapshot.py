@@ -101,11 +101,14 @@ def merge_active(before: Torrents, active: Torrents) -> Torrents:
     Active torrents are as just read. The others are as they were before, except that they upload nothing now.
     Torrents that were deleted stay until the next full reading; writing to them is harmless.
     """
-    rest = before.take(active.rows_of(before.infohash) < 0)
-    rest = replace(rest, upspeed=np.zeros_like(rest.upspeed), leechers=np.zeros_like(rest.leechers))
-    joined = Torrents(
-        **{f.name: np.concatenate([getattr(active, f.name), getattr(rest, f.name)]) for f in fields(active)}
-    )
+    silent = replace(before, upspeed=np.zeros_like(before.upspeed), leechers=np.zeros_like(before.leechers))
+    return merge_some(silent, active)
+
+
+def merge_some(before: Torrents, some: Torrents) -> Torrents:
+    """What is known after a reading of some torrents: these are as just read, the others as they were."""
+    rest = before.take(some.rows_of(before.infohash) < 0)
+    joined = Torrents(**{f.name: np.concatenate([getattr(some, f.name), getattr(rest, f.name)]) for f in fields(some)})
     return joined.take(np.argsort(joined.infohash, kind="stable"))
 
 

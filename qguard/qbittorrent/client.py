@@ -87,8 +87,16 @@ class TorrentClient(Protocol):
         """Torrents that up- or download now, complete rows; costs the client what those alone cost."""
         ...
 
+    async def named_torrents(self, infohash: Sequence[str]) -> Torrents:
+        """These torrents, of those that are there; costs the client what those alone cost."""
+        ...
+
     async def other_listing(self) -> frozenset[str]:
         """Info-hashes of all torrents by another way, to confirm a listing that is hard to believe."""
+        ...
+
+    async def aliases(self) -> dict[str, str]:
+        """The v1 hash of each hybrid torrent -> the ID it goes by. As expensive as a full listing."""
         ...
 
     async def limits(self, infohash: Sequence[str]) -> dict[str, int]:
@@ -188,9 +196,18 @@ class QbittorrentClient:
         """Torrents that up- or download now."""
         return await self._call(lambda api: decode.torrents(api.raw("torrents", "info", filter="active")))
 
+    async def named_torrents(self, infohash: Sequence[str]) -> Torrents:
+        """These torrents, of those that are there."""
+        hashes = "|".join(infohash)
+        return await self._call(lambda api: decode.torrents(api.raw("torrents", "info", hashes=hashes)))
+
     async def other_listing(self) -> frozenset[str]:
         """Info-hashes of all torrents, from the sync interface."""
         return await self._call(lambda api: decode.main_data_hashes(api.raw("sync", "maindata", rid=0)))
+
+    async def aliases(self) -> dict[str, str]:
+        """The v1 hash of each hybrid torrent -> the ID it goes by."""
+        return await self._call(lambda api: decode.aliases(api.raw("torrents", "info")))
 
     async def limits(self, infohash: Sequence[str]) -> dict[str, int]:
         """Upload limits now; fresh even where torrents/info lags by a refresh."""

@@ -36,6 +36,13 @@ class _Torrent(msgspec.Struct, gc=False):
     tags: str = ""
 
 
+class _Names(msgspec.Struct, gc=False):
+    """The hashes of one torrent; the last is new in 4.4."""
+
+    hash: str
+    infohash_v1: str = ""
+
+
 class _MainData(msgspec.Struct, gc=False):
     """sync/maindata with rid=0: used only as a second, differently made listing."""
 
@@ -107,6 +114,12 @@ def torrents(raw: bytes) -> Torrents:
 
 def _objects(things: Sequence[object]) -> Objects:
     return np.fromiter(things, np.object_, len(things))
+
+
+def aliases(raw: bytes) -> dict[str, str]:
+    """v1 hash -> torrent ID, for the torrents in an answer of torrents/info that go by another hash than v1."""
+    rows = _decode(msgspec.json.Decoder(list[_Names]), raw, "torrents/info")
+    return {row.infohash_v1: row.hash for row in rows if row.infohash_v1 not in {"", row.hash}}
 
 
 def main_data_hashes(raw: bytes) -> frozenset[str]:

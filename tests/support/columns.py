@@ -93,6 +93,7 @@ def reading(seen: Torrents, at: float = 0.0, *, maybe_reset: bool = False) -> Re
         at,
         full=True,
         maybe_reset=np.full(len(seen), maybe_reset),
+        fresh=np.ones(len(seen), np.bool_),
         full_at=at,
         full_cost=0.0,
         active_cost=0.0,

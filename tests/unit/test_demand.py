@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from qguard.demand import RATE_TIME, SLEEP_AFTER, estimate
+from qguard.snapshot import Torrents
 from tests.support.columns import torrents
 
 THRESHOLD = 10_240
 STANDING = 2_048
+
+
+def every(seen: Torrents) -> np.ndarray:
+    return np.ones(len(seen), np.bool_)
 
 
 def run(upspeeds: list[int], *, limit: int = 0, counted: list[int] | None = None, step: float = 5.0) -> list[bool]:
@@ -18,7 +23,9 @@ def run(upspeeds: list[int], *, limit: int = 0, counted: list[int] | None = None
     for turn, speed in enumerate(upspeeds):
         uploaded += int((counted or upspeeds)[turn] * step) if turn else 0
         one = torrents([{"upspeed": speed, "up_limit": limit, "uploaded": uploaded}])
-        demand, state = estimate(one, turn * step, threshold=THRESHOLD, standing=np.array([STANDING]), state=state)
+        demand, state = estimate(
+            one, turn * step, fresh=every(one), threshold=THRESHOLD, standing=np.array([STANDING]), state=state
+        )
         awake.append(bool(demand.awake[0]))
     return awake
 
@@ -67,25 +74,51 @@ def test_the_clients_trailing_rate_does_not_keep_a_torrent_awake() -> None:
 
 def test_rates_come_from_the_counters_whatever_the_client_says() -> None:
     one = torrents([{"upspeed": 900_000, "uploaded": 0}])
-    demand, state = estimate(one, 0.0, threshold=THRESHOLD, standing=np.array([STANDING]), state=None)
+    demand, state = estimate(one, 0.0, fresh=every(one), threshold=THRESHOLD, standing=np.array([STANDING]), state=None)
     assert demand.rate.tolist() == [900_000]
     for turn in range(1, 10):
         later = replace(one, uploaded=np.array([100_000 * 5 * turn]))
-        demand, state = estimate(later, 5.0 * turn, threshold=THRESHOLD, standing=np.array([STANDING]), state=state)
+        demand, state = estimate(
+            later, 5.0 * turn, fresh=every(later), threshold=THRESHOLD, standing=np.array([STANDING]), state=state
+        )
     assert demand.rate[0] == pytest.approx(100_000, rel=0.01)
 
 
 def test_only_a_torrent_that_was_known_to_sleep_counts_as_woken() -> None:
     before = torrents([{"upspeed": 0}, {"upspeed": 50_000}])
-    _, state = estimate(before, 0.0, threshold=THRESHOLD, standing=np.full(2, STANDING), state=None)
+    _, state = estimate(
+        before, 0.0, fresh=every(before), threshold=THRESHOLD, standing=np.full(2, STANDING), state=None
+    )
     after = torrents([{"upspeed": 50_000}, {"upspeed": 50_000}, {"upspeed": 50_000}])
-    demand, _ = estimate(after, 5.0, threshold=THRESHOLD, standing=np.full(3, STANDING), state=state)
+    demand, _ = estimate(
+        after, 5.0, fresh=every(after), threshold=THRESHOLD, standing=np.full(3, STANDING), state=state
+    )
     assert demand.woke.tolist() == [True, False, False]
 
 
 def test_a_torrent_added_again_starts_anew() -> None:
     before = torrents([{"upspeed": 50_000, "uploaded": 10**9}])
-    _, state = estimate(before, 0.0, threshold=THRESHOLD, standing=np.array([STANDING]), state=None)
+    _, state = estimate(
+        before, 0.0, fresh=every(before), threshold=THRESHOLD, standing=np.array([STANDING]), state=None
+    )
     again = torrents([{"upspeed": 0, "uploaded": 0, "added_on": 1_800_000_000}])
-    demand, _ = estimate(again, 5.0, threshold=THRESHOLD, standing=np.array([STANDING]), state=state)
+    demand, _ = estimate(
+        again, 5.0, fresh=every(again), threshold=THRESHOLD, standing=np.array([STANDING]), state=state
+    )
     assert (demand.awake.tolist(), demand.rate.tolist()) == ([False], [0.0])
+
+
+def test_a_look_at_one_torrent_says_nothing_about_the_others() -> None:
+    two = torrents([{"upspeed": 50_000, "uploaded": 0}, {"upspeed": 0}])
+    _, state = estimate(two, 0.0, fresh=every(two), threshold=THRESHOLD, standing=np.full(2, STANDING), state=None)
+    for turn in range(1, 100):
+        only_second = np.array([False, True])
+        demand, state = estimate(
+            two, float(turn), fresh=only_second, threshold=THRESHOLD, standing=np.full(2, STANDING), state=state
+        )
+    assert (demand.rate.tolist(), demand.awake.tolist()) == ([50_000, 0], [True, False])
+    moved = replace(two, uploaded=np.array([100 * 80_000, 0]))
+    demand, _ = estimate(
+        moved, 100.0, fresh=every(two), threshold=THRESHOLD, standing=np.full(2, STANDING), state=state
+    )
+    assert demand.rate[0] == pytest.approx(80_000, rel=0.01)

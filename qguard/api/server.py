@@ -135,10 +135,18 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _access(settings: Settings, token: str) -> Access:
     """The doors: a configured key, or a generated one when we can be reached from elsewhere without one."""
-    key = settings.server.secret_api_key
+    server = settings.server
+    key = server.secret_api_key
     if key is None and not _only_here(settings.global_.host):
         key = _generated_key(settings.rollback.database_path.parent / "qguard.api_key")
-    return Access(token, key, names(settings.server.allowed_hosts))
+    return Access(
+        token,
+        api_key=key,
+        read_key=server.secret_read_key,
+        hook_key=server.secret_hook_key,
+        allowed_hosts=names(server.allowed_hosts),
+        trusted_proxies=server.trusted_proxies,
+    )
 
 
 def _only_here(host: str) -> bool:

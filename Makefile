@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 CONFIG := config/qguard.yaml
 
-.PHONY: help setup run test test-long lint format types layers docs-check compose-check test-parts bench lock clean
+.PHONY: help setup run test test-long lint format types layers docs-check compose-check test-parts bench bench-hook lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ test: $(VENV)/.dev test-parts lint types layers compose-check ## Set up, check a
 
 test-long: $(VENV)/.dev ## The property tests with a hundred times as many examples
 	@QGUARD_HYPOTHESIS=long $(BIN)/python -m pytest tests/properties
+
+bench-hook: $(VENV)/.dev test-parts ## Measure how soon a hook leads to a limit, on each qBittorrent
+	@$(BIN)/python -m scripts.bench_hook
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }

@@ -1,10 +1,11 @@
 """Typed answers of the service besides those about a decision (`qguard.report`). Rates and limits are bytes/s."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from qguard.ledger import ActionSummary, Change
+from qguard.report import OverrideReport
 
 
 class RequestError(Exception):
@@ -31,6 +32,8 @@ class Health(msgspec.Struct, frozen=True):
     last_cycle_time: float | None
     """Epoch seconds of the last cycle that went through."""
     last_cycle_duration: float | None
+    last_hook_time: float | None
+    """Epoch seconds of the last webhook since the start."""
     rollout_percentage: int
     update_interval: float
     """Seconds between two cycles at present, stretched or backed off."""
@@ -110,7 +113,198 @@ class ReloadReport(msgspec.Struct, frozen=True):
 
 
 class HistoryReport(msgspec.Struct, frozen=True):
-    """A page of the ledger, newest first."""
+    """A page of the ledger, newest first: either actions or changes."""
 
     cycles: tuple[ActionSummary, ...]
     changes: tuple[Change, ...]
+    show: Literal["cycles", "changes"]
+    """Which of the two was asked for."""
+    next_before: int | None
+    """Ask again with this as `before` (and the same `show`) for the next page; None on the last one."""
+
+
+class Index(msgspec.Struct, frozen=True):
+    """Who answers here, and what can be asked."""
+
+    name: str
+    version: str
+    description: str
+    status: Literal["starting", "healthy", "degraded", "unhealthy"]
+    endpoints: dict[str, str]
+    """Name -> path."""
+
+
+class ScoreDistribution(msgspec.Struct, frozen=True):
+    """Managed torrents by the part of their limit that they use."""
+
+    high: int
+    """80 % and more."""
+    medium: int
+    """50 to 80 %."""
+    low: int
+    """20 to 50 %."""
+    ignored: int
+    """Less than 20 %."""
+
+
+class CacheStats(msgspec.Struct, frozen=True):
+    """Matching of torrents to rules in the last cycle; torrents with the same announce URLs are matched once."""
+
+    cache_size: int
+    cache_hits: int
+    cache_misses: int
+    hit_rate_percent: float
+    pattern_matches: int
+    """Torrents that a rule other than the catch-all takes."""
+    failed_matches: int
+    """Torrents that the catch-all takes."""
+
+
+class HookStats(msgspec.Struct, frozen=True):
+    """Webhooks since the start."""
+
+    accepted: int
+    refused: int
+    waiting: int
+    given_up: int
+    """Torrents that the client never had."""
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """The service in numbers, since it started."""
+
+    allocation_cycles: int
+    api_calls_last_cycle: int
+    torrents_processed: int
+    """Torrents looked at, in all cycles."""
+    limits_applied: int
+    """Counted by read-back."""
+    errors: int
+    """Failed turns of the loop."""
+    errors_by_topic: dict[str, int]
+    last_cycle_duration: float | None
+    last_cycle_time: float | None
+    active_torrents: int
+    managed_torrents: int
+    managed_torrent_count: int
+    """The same; both names are kept."""
+    score_distribution: ScoreDistribution
+    used_count: int
+    """Torrents of the client."""
+    free_slots: int | None
+    """None: there is no fixed capacity."""
+    capacity: int | None
+    utilization_percent: float | None
+    rollout_percentage: int
+    cache_stats: CacheStats
+    estimated_memory_mb: float
+    """Resident memory of the process, MiB."""
+    strategy: str
+    dry_run: bool
+    hooks: HookStats
+
+
+class TrackerStats(msgspec.Struct, frozen=True):
+    """One tracker. Keys that end in `_mbps` are MiB/s, all others bytes/s; None is no cap."""
+
+    name: str
+    configured_limit_mbps: float | None
+    priority: int
+    active_torrents: int
+    current_usage_mbps: float
+    effective_cap_mbps: float | None
+    borrowed_mbps: float
+    efficiency_percent: float
+    """Which part of the effective cap is used; 0 where there is none."""
+    configured_cap: int | None
+    override: OverrideReport | None
+    cap: int | None
+    effective_cap: int | None
+    borrowed: int
+    in_force: bool
+    not_in_force: tuple[str, ...]
+    torrents: int
+    managed: int
+    rate: int
+    outside: int
+    promised: int
+    wakeups: int
+    standing_limit: int
+    rollout_percentage: int
+
+
+class ManagedTorrent(msgspec.Struct, frozen=True):
+    """One torrent that gets its limit from qguard."""
+
+    hash: str
+    current_limit: int
+    """bytes/s, 0 for none."""
+    added_at: float | None
+    """Epoch seconds of the first touch; None before it."""
+    last_seen: float
+    """Epoch seconds."""
+    age_seconds: float
+    """Since it was last seen."""
+
+
+class ManagedReport(msgspec.Struct, frozen=True):
+    """All torrents that get their limits from qguard."""
+
+    generated_at: float
+    total: int
+    counts_by_tracker: dict[str, int]
+    trackers: dict[str, tuple[ManagedTorrent, ...]]
+
+
+class ConfigReport(msgspec.Struct, frozen=True):
+    """The configuration in force, `***` for each secret that is set. Rates in bytes/s, durations in seconds."""
+
+    global_settings: dict[str, Any]
+    global_: dict[str, Any] = msgspec.field(name="global")
+    """The same under its name in the file."""
+    qbittorrent: dict[str, Any]
+    cross_seed: dict[str, Any] | None
+    trackers: list[dict[str, Any]]
+    rollback: dict[str, Any]
+    logging: dict[str, Any]
+    server: dict[str, Any]
+
+
+class LimitsResetReport(msgspec.Struct, frozen=True):
+    """Originals that were put back."""
+
+    status: Literal["ok", "incomplete"]
+    count: int
+    """Torrents whose limit was put back (in a dry run: would be)."""
+    mode: Literal["real", "dry-run"]
+    left_alone: int
+    """Torrents that somebody else changed after qguard."""
+    failed: int
+    paused: str
+    cycle: int | None
+    """The number of this action in the ledger."""
+
+
+class SmoothingResetReport(msgspec.Struct, frozen=True):
+    """What the strategy has forgotten."""
+
+    status: str
+    cleared_count: int
+    """Trackers."""
+    tracker: str | None
+    strategy: str
+    timestamp: float
+    message: str
+
+
+class OverrideAnswer(msgspec.Struct, frozen=True):
+    """The cap of a tracker from now on."""
+
+    status: Literal["set", "cleared"]
+    tracker: str
+    rate: int | None
+    """bytes/s; None where there is no cap, or none by override."""
+    until: float | None
+    cap: str
+    """The cap that holds now, in words."""
+    timestamp: float

@@ -318,6 +318,73 @@ def ledger(
     _show(answer, render.ledger, as_json=as_json)
 
 
+@cli.group()
+def hook() -> None:
+    """Have qBittorrent tell of each new torrent at once."""
+
+
+@hook.command("install")
+@_config
+@_json
+@click.option("--finished", is_flag=True, help="Also for finished torrents, which is what cross-seed needs.")
+def hook_install(config: Path | None, as_json: bool, finished: bool) -> None:  # noqa: FBT001
+    """Let qBittorrent run our line; another program that it runs stays."""
+    answer = commands.ask(
+        load_configuration(config),
+        ("POST", "/hook/install", {"finished": finished}),
+        lambda service: service.install_hook(finished=finished, who=WHO),
+    )
+    _hook_answer(answer, as_json=as_json)
+    if answer["status"] == "incomplete":
+        raise CommandError("the hook is not installed; see above")
+
+
+@hook.command("remove")
+@_config
+@_json
+def hook_remove(config: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Put back exactly what qBittorrent ran before."""
+    answer = commands.ask(
+        load_configuration(config),
+        ("POST", "/hook/remove", {}),
+        lambda service: service.remove_hook(who=WHO),
+    )
+    _hook_answer(answer, as_json=as_json)
+    if answer["status"] == "incomplete":
+        raise CommandError("not everything is as it was; see above")
+
+
+@hook.command("print")
+@_config
+@_json
+def hook_print(config: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Print the lines for pasting, and change nothing."""
+    answer = commands.ask(load_configuration(config), ("GET", "/hook", {}), Service.hook_lines)
+    _hook_answer(answer, as_json=as_json)
+
+
+def _hook_answer(answer: Any, *, as_json: bool) -> None:  # noqa: ANN401 - as JSON has it
+    def show(answer: Mapping[str, Any], console: Console) -> None:
+        render.hook(answer, console)
+        for line in answer["lines"]:
+            if line["wrapper"]:
+                script = Path(line["wrapper"]).read_text(encoding="utf-8")
+                click.echo(f"\n# the script {line['wrapper']}\n{script}", nl=False)
+
+    _show(answer, show, as_json=as_json)
+
+
+@cli.command()
+@_config
+@_json
+def doctor(config: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Look for whatever stands in the way of the caps, and say what to do."""
+    answer = commands.ask(load_configuration(config), ("GET", "/doctor", {}), Service.doctor)
+    _show(answer, render.doctor, as_json=as_json)
+    if answer["status"] == "wrong":
+        raise CommandError("something is wrong; see above")
+
+
 @cli.command()
 @_json
 def version(as_json: bool) -> None:  # noqa: FBT001

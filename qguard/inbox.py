@@ -24,7 +24,6 @@ FIRST_RETRY: Final = 0.25
 
 LONGEST_RETRY: Final = 8.0
 
-
 TRIES_BEFORE_DOUBT: Final = 3
 """Looks at a hash before it is tried as the v1 or v2 hash of a torrent that goes by another."""
 
@@ -125,6 +124,12 @@ class Inbox:
                 doubtful.append(name)
         self._forget_when_empty()
         return doubtful
+
+    def doubt_again(self, infohash: Iterable[str]) -> None:
+        """These could not be tried by another of their hashes; `missing` shall name them once more."""
+        for name in infohash:
+            if name in self._waiting:
+                self._waiting[name].tries = TRIES_BEFORE_DOUBT - 1
 
     def _forget_when_empty(self) -> None:
         if not self._waiting:

@@ -1,7 +1,7 @@
 """What the configuration and the commands given since say about each tracker rule, as (R,) columns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,18 @@ EVERYWHERE: Final = "*"
 NO_CAP: Final = -1
 
 Controls = Mapping[tuple[str, str], Control]
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Another cap for a tracker, for a while."""
+
+    rate: int
+    """bytes/s, `NO_CAP` for none."""
+    until: float | None
+    """Epoch seconds; None until it is cleared."""
+    who: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,8 @@ class Policy:
     """bytes/s, the rule's own upper bound for one torrent."""
     observe_only: str = ""
     """Why nothing at all may be written at present; empty when it may."""
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    """By tracker id: those in force, which `cap` follows."""
 
     @property
     def capped(self) -> Bool:
@@ -62,18 +76,22 @@ def make(
 ) -> Policy:
     """Put configuration and commands together."""
     rules = settings.trackers
+    others = {rule.id: found for rule in rules if (found := override(controls, rule.id, wall_now))}
+    caps = {rule.id: NO_CAP if rule.max_upload_speed is None else rule.max_upload_speed for rule in rules}
+    caps |= {tracker: found.rate for tracker, found in others.items()}
     return Policy(
         settings=settings,
         matcher=matcher,
         allocator=allocator,
         ids=tuple(rule.id for rule in rules),
-        cap=np.array([NO_CAP if r.max_upload_speed is None else r.max_upload_speed for r in rules], np.int64),
+        cap=np.array([caps[rule.id] for rule in rules], np.int64),
         manage=np.array([r.manage for r in rules], np.bool_),
         percentage=np.array([percentage(settings, controls, r.id) for r in rules], np.int64),
         paused=np.array([bool(pause_reason(controls, r.id, wall_now)) for r in rules], np.bool_),
         reassert=np.array([r.on_foreign_change == "reassert" for r in rules], np.bool_),
         ceiling=np.array([r.max_torrent_upload_speed or MAX_LIMIT for r in rules], np.int64).clip(max=MAX_LIMIT),
         observe_only="global.dry_run is on" if settings.global_.dry_run else observe_only,
+        overrides=others,
     )
 
 
@@ -131,3 +149,15 @@ def pause_reason(controls: Controls, tracker: str, wall_now: float) -> str:
         if until is None or until > wall_now:
             return f"paused by {control.who}" + (f": {control.reason}" if control.reason else "")
     return ""
+
+
+def override(controls: Controls, tracker: str, wall_now: float) -> Override | None:
+    """The cap that was set for a tracker by command, None when there is none or its time is over."""
+    control = controls.get(("override", tracker))
+    if control is None:
+        return None
+    value: Any = control.value
+    until = value.get("until")
+    if until is not None and until <= wall_now:
+        return None
+    return Override(int(value["rate"]), until, control.who, value["reason"])

@@ -47,8 +47,8 @@ def preview(answer: Answer, console: Console) -> None:
     if answer["waiting"]:
         console.print(f"{answer['waiting']} small raises wait a while")
     console.print()
-    _trackers(answer["trackers"], console)
-    for row in answer["trackers"]:
+    _trackers(answer["tracker_reports"], console)
+    for row in answer["tracker_reports"]:
         if row["cap"] is not None and row["not_in_force"]:
             console.print(f"  cap of {row['id']} not in force: {', '.join(row['not_in_force'])}")
     changes = answer["changes"]
@@ -224,3 +224,20 @@ def _table(*columns: str) -> Table:
 
 def _short(name: str, most: int = 32) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def hook(answer: Answer, console: Console) -> None:
+    """One occasion after the other: its state, the line, what to do. Lines are never broken: they are for pasting."""
+    for line in answer["lines"]:
+        console.print(f"{line['occasion']}: {line['state']}" + (f" - {line['note']}" if line["note"] else ""))
+        shown = line["wrapper_line"] or line["line"]
+        if shown:
+            console.print(f"  {shown}", soft_wrap=True)
+    for words in answer["notes"]:
+        console.print(f"note: {words}", soft_wrap=True)
+
+
+def doctor(answer: Answer, console: Console) -> None:
+    """One line for each check."""
+    for check in answer["checks"]:
+        console.print(f"{check['verdict']:<7}{check['topic']}: {check['words']}", soft_wrap=True)

@@ -13,8 +13,9 @@ from qguard.cycle import Verdict
 from qguard.decision import Decision
 from qguard.ledger import Claim
 from qguard.plan import KEEP, Why, height
-from qguard.policy import NO_CAP
+from qguard.policy import NO_CAP, Policy
 from qguard.snapshot import UNLIMITED
+from qguard.summary import TOP_CHANGES, Caps, Summary, summarise
 from qguard.trackers import host_of
 
 WORDS: Final = {
@@ -28,13 +29,28 @@ WORDS: Final = {
 }
 
 
+class OverrideReport(msgspec.Struct, frozen=True):
+    """Another cap that somebody set for a while."""
+
+    rate: int | None
+    """bytes/s, None for no cap."""
+    until: float | None
+    """Epoch seconds; None until it is cleared."""
+    who: str
+    reason: str
+
+
 class TrackerReport(msgspec.Struct, frozen=True):
     """One tracker rule in one decision."""
 
     id: str
     name: str
+    configured_cap: int | None
+    """What the configuration says; None for no cap."""
+    override: OverrideReport | None
+    """What holds instead for a while."""
     cap: int | None
-    """None for no cap."""
+    """The one of these two that holds; None for no cap."""
     effective_cap: int | None
     """After lending, and what the link leaves."""
     in_force: bool
@@ -95,7 +111,12 @@ class PreviewReport(msgspec.Struct, frozen=True):
     unstaged: int
     """First standing limits left for later cycles."""
     conflicts: dict[str, str]
-    trackers: tuple[TrackerReport, ...]
+    trackers: dict[str, Caps]
+    """Tracker id -> its caps."""
+    summary: Summary
+    """The same and the ten largest changes, in the units that people read."""
+    tracker_reports: tuple[TrackerReport, ...]
+    """One per rule, in file order."""
     changes: tuple[Change, ...]
     """All changes, the largest first."""
 
@@ -135,6 +156,8 @@ class Explanation(msgspec.Struct, frozen=True):
     rate: int
     downloading: bool
     cap: int | None
+    override: OverrideReport | None
+    """Where the cap is not that of the configuration for a while."""
     effective_cap: int | None
     shared_by: int
     """Awake torrents of the tracker."""
@@ -176,7 +199,9 @@ def trackers(decision: Decision) -> tuple[TrackerReport, ...]:
         TrackerReport(
             id=rule.id,
             name=rule.name or rule.id,
-            cap=rule.max_upload_speed,
+            configured_cap=rule.max_upload_speed,
+            override=override(policy, r),
+            cap=_none(int(policy.cap[r]), NO_CAP),
             effective_cap=_none(int(decision.allocated.effective_cap[r]), NO_CAP),
             in_force=not (reasons := not_in_force(decision, r)) and bool(policy.capped[r]),
             not_in_force=reasons,
@@ -197,6 +222,12 @@ def trackers(decision: Decision) -> tuple[TrackerReport, ...]:
         )
         for r, rule in enumerate(policy.settings.trackers)
     )
+
+
+def override(policy: Policy, r: int) -> OverrideReport | None:
+    """The other cap of a rule, where one holds."""
+    found = policy.overrides.get(policy.ids[r])
+    return None if found is None else OverrideReport(_none(found.rate, NO_CAP), found.until, found.who, found.reason)
 
 
 def not_in_force(decision: Decision, r: int) -> tuple[str, ...]:
@@ -250,6 +281,7 @@ def preview(decision: Decision) -> PreviewReport:
     """The whole of what the next cycle would do."""
     plan, policy = decision.planned.plan, decision.policy
     hashes = [h.decode() for h in decision.reading.torrents.infohash[plan.rows].tolist()]
+    caps, rows = caps_of(decision), changes(decision)
     return PreviewReport(
         strategy=policy.settings.global_.allocation_strategy,
         would_write=not policy.observe_only,
@@ -261,9 +293,22 @@ def preview(decision: Decision) -> PreviewReport:
         waiting=plan.waiting,
         unstaged=plan.unstaged,
         conflicts=dict(decision.allocated.conflicts),
-        trackers=trackers(decision),
-        changes=changes(decision),
+        trackers=caps,
+        summary=summarise(caps, [(row.hash, row.old, row.new) for row in rows[:TOP_CHANGES]]),
+        tracker_reports=trackers(decision),
+        changes=rows,
     )
+
+
+def caps_of(decision: Decision) -> dict[str, Caps]:
+    """The caps of every tracker, in file order."""
+    pairs = zip(decision.policy.cap.tolist(), decision.allocated.effective_cap.tolist(), strict=True)
+    both = [(_none(base, NO_CAP), _none(effective, NO_CAP)) for base, effective in pairs]
+    return {
+        # Without torrents the strategy is not asked: the cap is as it is configured.
+        tracker: Caps(base, base if effective is None else effective, max((effective or 0) - base, 0) if base else 0)
+        for tracker, (base, effective) in zip(decision.policy.ids, both, strict=True)
+    }
 
 
 def cycle(decision: Decision, verdict: Verdict, *, duration: float, timestamp: float, requests: int) -> CycleReport:
@@ -304,7 +349,8 @@ def explain(decision: Decision, row: int, claim: Claim | None) -> Explanation:
         awake=bool(decision.estimated.demand.awake[row]),
         rate=int(decision.estimated.demand.rate[row]),
         downloading=bool(torrents.downloading[row]),
-        cap=policy.settings.trackers[r].max_upload_speed,
+        cap=_none(int(policy.cap[r]), NO_CAP),
+        override=override(policy, r),
         effective_cap=_none(int(decision.allocated.effective_cap[r]), NO_CAP),
         shared_by=int((decision.estimated.demand.awake & same & decision.allocated.takes_part).sum()),
         standing_limit=int(decision.allocated.standing[r]),

@@ -58,6 +58,9 @@ class RollbackReport(msgspec.Struct, frozen=True):
     reason: str
     cycle: int | None
     """The number of this rollback in the ledger."""
+    duration_seconds: float = 0.0
+    timestamp: float = 0.0
+    """Epoch seconds of its end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,34 +10,56 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
 import numpy as np
 import structlog
 
 from allocators.base import BadAllocationError
-from qguard import __version__, policy, questions, report, wiring
+from qguard import __version__, hooks, metrics, overview, policy, questions, report, wiring
 from qguard.answers import (
     AdoptReport,
     AnnounceHost,
+    ConfigReport,
     Health,
     HistoryReport,
+    LimitsResetReport,
+    ManagedReport,
     MatchReport,
+    OverrideAnswer,
     PauseReport,
     ReloadReport,
     RequestError,
     RolloutReport,
+    SmoothingResetReport,
+    Stats,
+    TrackerStats,
 )
-from qguard.config import ConfigError, Loaded, Settings, load, parse, restart_needed
+from qguard.config import (
+    BadValueError,
+    ConfigError,
+    Loaded,
+    Settings,
+    describe_cap,
+    load,
+    parse,
+    parse_rate,
+    redacted,
+    restart_needed,
+)
+from qguard.cross_seed import Forwarder
 from qguard.cycle import Memory, World, look, run
 from qguard.decision import Decision
+from qguard.doctor import DoctorReport, Facts, examine
+from qguard.events import Events
 from qguard.inbox import Inbox
-from qguard.ledger import Key, Ledger, LedgerError, read_originals_file
+from qguard.ledger import Hold, Key, Ledger, LedgerError, read_originals_file
 from qguard.log import redact
 from qguard.observe import pause_between
-from qguard.policy import EVERYWHERE, Policy
+from qguard.policy import EVERYWHERE, NO_CAP, Policy
 from qguard.qbittorrent.client import TorrentClient
 from qguard.qbittorrent.errors import ClientError
 from qguard.rollback import RollbackReport, Scope, rollback
@@ -87,6 +109,9 @@ class Service:
         self.ledger = ledger
         self.problems: dict[str, str] = {}
         self.last: Last | None = None
+        self.totals = overview.Totals()
+        self.events = Events()
+        self._told: object = None  # what listeners were last told of health
         self._client_factory = client_factory
         self._clock = clock
         self._wall_clock = wall_clock
@@ -95,6 +120,9 @@ class Service:
         self._allocator = policy.make_allocator(loaded.settings)
         self._memory = Memory()
         self.inbox = Inbox(ledger.path.with_name(f"{ledger.path.stem}.hooks"), clock=clock)
+        self.forwarder = Forwarder(lambda: self.settings.cross_seed, lambda: self._client)
+        self.last_hook: float | None = None
+        self._serving = False
         self._cycle_wanted = True
         self._unsure = False  # what is remembered may no longer be what the client has: list everything next time
         self._lock = asyncio.Lock()
@@ -133,6 +161,7 @@ class Service:
 
     async def serve(self) -> None:
         """Run cycles, and look at what hooks name in between, until `stop` is called."""
+        self._serving = True
         next_cycle = self._clock()
         while not self._stop.is_set():
             if self._cycle_wanted or self._clock() >= next_cycle:
@@ -152,19 +181,27 @@ class Service:
         """End the loop after the cycle that is under way."""
         self._stop.set()
         self._wake.set()
+        self.events.close()
 
     def wake(self) -> None:
         """Let the next cycle begin now."""
         self._cycle_wanted = True
         self._wake.set()
 
-    def announce(self, infohash: str) -> None:
-        """A hook names a torrent: look at it as soon as possible.
+    def announce(self, infohash: str, event: str = "add") -> None:
+        """A hook names a torrent: look at it as soon as possible, and pass it on when it is `complete`.
 
         Raises:
+            RequestError: that is no info-hash.
             InboxFullError: it cannot be kept.
         """
-        self.inbox.put(torrent_id(infohash))
+        name = torrent_id(infohash)
+        self.last_hook = self._wall_clock()
+        if event == "delete":
+            return  # nothing to look at; a torrent that waits is given up by itself
+        if event == "complete":
+            self.forwarder.offer(name)
+        self.inbox.put(name)
         self._wake.set()
 
     def interval(self) -> float:
@@ -193,11 +230,21 @@ class Service:
         except Exception as error:  # noqa: BLE001 - the loop must outlive a fault of ours; it is logged in full
             self._fail(error, unexpected=True)
         self._turned = self._clock()
+        self._tell_health()
+
+    def _tell_health(self) -> None:
+        """Tell listeners when the status or a problem is new or over."""
+        health = self.health()
+        told = (health.status, health.problems, health.paused, health.rollout_percentage)
+        if told != self._told:
+            self._told = told
+            self.events.publish("health", health)
 
     def _fail(self, error: Exception, *, unexpected: bool = False) -> None:
         self._failures += 1
         topic = {ClientError: "client", LedgerError: "ledger", BadAllocationError: "strategy"}
         name = next((name for kind, name in topic.items() if isinstance(error, kind)), "internal")
+        self.totals.fail(name)
         words = f"{type(error).__name__}: {error}" if unexpected else str(error)
         if self.problems.get(name) != words:
             self._log.error(words, exc_info=unexpected)
@@ -215,7 +262,11 @@ class Service:
         self.inbox.found(name for name, known in zip(names, there, strict=True) if known)
         doubtful = self.inbox.missing(name for name, known in zip(names, there, strict=True) if not known)
         if doubtful:
-            aliases = await self._client.aliases()
+            try:
+                aliases = await self._client.aliases()
+            except ClientError:
+                self.inbox.doubt_again(doubtful)
+                raise
             for name in doubtful:
                 if name in aliases:
                     self.inbox.found([name])
@@ -248,8 +299,12 @@ class Service:
                 requests=self._client.requests - requests,
             )
             self.last = Last(decision, done)
+            self.totals.add(done, len(decision.reading.torrents))
             self._tell(decision, done)
             await self._tidy(decision)
+            self.events.publish("cycle", done)
+            self.events.publish("trackers", overview.tracker_stats(decision))
+            self._tell_health()
             return done
 
     async def _meet(self) -> None:
@@ -322,10 +377,23 @@ class Service:
         """Put earlier limits back and pause what was touched."""
         if scope.tracker is not None:
             self._know(scope.tracker)
+        if scope.action is not None and scope.since is not None:
+            raise RequestError("bad_scope", "both a cycle and a time are given", "give one of the two", 409)
+        if scope.action is not None and not await self.ledger.history(action=scope.action, limit=1):
+            raise RequestError(
+                "unknown_cycle",
+                f"the ledger has no changes of cycle {scope.action}",
+                "`qguard ledger` or GET /ledger lists the cycles",
+                404,
+            )
         async with self._lock:
+            began = self._clock()
             self._unsure = True
             done = await rollback(
                 self.world, self.policy(), scope, who=who, reason=redact(reason), force=force, dry_run=dry_run
+            )
+            done = msgspec.structs.replace(
+                done, duration_seconds=round(self._clock() - began, 3), timestamp=self._wall_clock()
             )
             if not dry_run:
                 self._log.warning(
@@ -349,6 +417,7 @@ class Service:
 
     async def close(self) -> None:
         """Let go of client and ledger."""
+        await self.forwarder.close()
         async with self._lock:
             await self._client.close()
             await self.ledger.close()
@@ -360,7 +429,8 @@ class Service:
             raise RequestError("bad_percentage", f"{percentage!r} is not a percentage", "give a whole number, 0 to 100")
         async with self._lock:
             value = {"percentage": percentage, "file": policy.file_percentage(self.settings, scope)}
-            await self.ledger.set_control("rollout", scope, value, who=who, reason=redact(reason))
+            words = _because(f"{scope}: {percentage} %", reason)
+            await self.ledger.record("rollout", (), who=who, reason=words, controls={("rollout", scope): value})
         self._log.info(f"rollout of {scope} set to {percentage} % by {who}")
         self.wake()
         return RolloutReport("updated", percentage, tracker, self._wall_clock())
@@ -369,8 +439,11 @@ class Service:
         """Write nothing any more, for one tracker or for all, until resumed (or until then)."""
         scope = EVERYWHERE if tracker is None else self._know(tracker)
         async with self._lock:
-            await self.ledger.set_control("pause", scope, {"until": until}, who=who, reason=redact(reason))
+            await self.ledger.record(
+                "pause", (), who=who, reason=_because(scope, reason), controls={("pause", scope): {"until": until}}
+            )
         self._log.info(f"paused {scope} by {who}")
+        self._tell_health()
         return PauseReport("paused", scope, until)
 
     async def resume(
@@ -379,17 +452,21 @@ class Service:
         """Take up again what was paused or rolled back; with `foreign`, also what was yielded to somebody else."""
         scope = EVERYWHERE if tracker is None else self._know(tracker)
         async with self._lock:
-            if not hashes:
-                scopes = [s for name, s in self.ledger.controls if name == "pause" and scope in {EVERYWHERE, s}]
-                for paused in scopes:
-                    await self.ledger.clear_control("pause", paused)
+            scopes = [s for name, s in self.ledger.controls if name == "pause" and scope in {EVERYWHERE, s}]
             kinds = {"rollback", "foreign"} if foreign or hashes else {"rollback"}
             keys = [
                 key
                 for key, claim in self.ledger.claims.items()
                 if claim.hold in kinds and scope in {EVERYWHERE, claim.tracker} and (not hashes or key[0] in hashes)
             ]
-            await self.ledger.unhold(keys)
+            await self.ledger.record(
+                "resume",
+                (),
+                who=who,
+                reason=_because(f"{len(hashes)} torrents" if hashes else scope, reason),
+                holds=dict.fromkeys(keys, Hold("")),
+                controls={} if hashes else {("pause", paused): None for paused in scopes},
+            )
         self._log.info(f"resumed {scope} by {who}" + (f": {reason}" if reason else ""), torrents=len(keys))
         self.wake()
         return PauseReport("resumed", scope, None, len(keys))
@@ -406,7 +483,7 @@ class Service:
             elif originals == "unlimited":
                 values = dict.fromkeys(keys, UNLIMITED)
             else:
-                values = await asyncio.to_thread(read_originals_file, Path(originals))
+                values = await asyncio.to_thread(_originals_of, originals)
             known = {
                 key: (value, int(torrents.up_limit[keys[key]]), self.settings.trackers[rule[keys[key]]].id)
                 for key, value in values.items()
@@ -418,7 +495,7 @@ class Service:
         self.wake()
         return AdoptReport("adopted", mode, len(known))
 
-    async def reload(self) -> ReloadReport:
+    async def reload(self, *, who: str = "file watch") -> ReloadReport:
         """Take a new configuration, or keep the last good one and raise ConfigError (I8)."""
         try:
             new = await asyncio.to_thread(load, self.loaded.path)
@@ -431,6 +508,7 @@ class Service:
             restart = restart_needed(self.settings, new.settings)
             other_client = new.settings.qbittorrent != self.settings.qbittorrent
             self.loaded, self._matcher, self._allocator = new, matcher, allocator
+            self.forwarder.reconfigured()
             if other_client:
                 await self._client.close()
                 self._client = self._client_factory(new.settings)
@@ -439,12 +517,163 @@ class Service:
             self._log.warning(words)
         self._note("configuration", f"restart needed for {', '.join(restart)}" if restart else "")
         self._failures = 0
+        with contextlib.suppress(LedgerError):  # the next cycle says so; a reload writes nothing to the client
+            await self.ledger.record("reload", (), who=who, reason="configuration file")
         self._log.info("configuration reloaded")
         self.wake()
         g = new.settings.global_
         return ReloadReport("reloaded", g.rollout_percentage, g.allocation_strategy, new.warnings, restart)
 
+    async def override(
+        self, tracker: str, rate: float | str | None, *, until: float | None, who: str, reason: str
+    ) -> OverrideAnswer:
+        """Give a tracker another cap for a while; a rate of None takes it away again.
+
+        Args:
+            tracker: its id.
+            rate: as the configuration writes rates.
+            until: epoch seconds; None until cleared.
+            who: decided it.
+            reason: in words.
+        """
+        self._know(tracker)
+        now = self._wall_clock()
+        value: dict[str, object] | None = None
+        if rate is not None:
+            try:
+                cap = parse_rate(rate)
+            except BadValueError as error:
+                raise RequestError("bad_rate", f"rate {rate!r} {error}", status=422) from None
+            if until is not None and until <= now:
+                raise RequestError("bad_time", "`until` lies in the past", "give a later time, or none", 409)
+            value = {"rate": NO_CAP if cap is None else cap, "until": until, "reason": redact(reason)}
+        words = "cleared" if rate is None else describe_cap(cap)
+        async with self._lock:
+            await self.ledger.record(
+                "override",
+                (),
+                who=who,
+                reason=_because(f"{tracker}: {words}", reason),
+                controls={("override", tracker): value},
+            )
+        self._log.info(f"cap of {tracker} overridden by {who}: {words}")
+        self.wake()
+        holds = int(self.policy().cap[[rule.id for rule in self.settings.trackers].index(tracker)])
+        return OverrideAnswer(
+            status="cleared" if rate is None else "set",
+            tracker=tracker,
+            rate=None if rate is None else cap,
+            until=None if rate is None else until,
+            cap=describe_cap(None if holds == NO_CAP else holds),
+            timestamp=now,
+        )
+
+    async def reset_limits(self, *, everything: bool, mark_restored: bool, who: str, reason: str) -> LimitsResetReport:
+        """Put the originals back everywhere and pause, as a full rollback does.
+
+        Args:
+            everything: also torrents that somebody else changed after qguard.
+            mark_restored: what is left alone counts as restored too: the ledger lets go of it.
+            who: decided it.
+            reason: in words.
+        """
+        dry_run = self.settings.global_.dry_run
+        done = await self.rollback(
+            Scope(), who=who, reason=_because("limits reset", reason), force=everything, dry_run=dry_run
+        )
+        if mark_restored and not dry_run and done.left_alone:
+            left = {row.hash for row in done.left_alone}
+            async with self._lock:
+                await self.ledger.settle((), release=[key for key in self.ledger.claims if key[0] in left])
+        return LimitsResetReport(
+            status="incomplete" if done.failed else "ok",
+            count=done.changes_reversed,
+            mode="dry-run" if dry_run else "real",
+            left_alone=len(done.left_alone),
+            failed=done.failed,
+            paused=done.paused,
+            cycle=done.cycle,
+        )
+
+    async def reset_smoothing(self, tracker: str | None, *, who: str) -> SmoothingResetReport:
+        """Let the strategy forget what it remembers of one tracker, or (None) of all."""
+        if tracker is not None:
+            self._know(tracker)
+        async with self._lock:
+            state = self._memory.state
+            forgotten, count = overview.forget(state.strategy, tracker, [rule.id for rule in self.settings.trackers])
+            await self.ledger.record(
+                "smoothing reset", (), who=who, reason=f"{tracker or EVERYWHERE}: {count} trackers cleared"
+            )
+            self._memory = replace(self._memory, state=replace(state, strategy=forgotten))
+        strategy = self.settings.global_.allocation_strategy
+        return SmoothingResetReport(
+            status="ok",
+            cleared_count=count,
+            tracker=tracker,
+            strategy=strategy,
+            timestamp=self._wall_clock(),
+            message="" if count else f"strategy {strategy} remembers nothing of this",
+        )
+
+    # qBittorrent's side of the hooks
+
+    async def hook_lines(self) -> hooks.HookReport:
+        """The lines by which qBittorrent calls us, for pasting."""
+        return await hooks.lines(self.settings, self._client)
+
+    async def install_hook(self, *, finished: bool, who: str) -> hooks.HookReport:
+        """Let qBittorrent call us for each torrent that is added, and with `finished` for each finished one."""
+        async with self._lock:
+            done = await hooks.install(self.settings, self._client, self.ledger, finished=finished, who=who)
+        self._log.info(f"hook install by {who}: {done.status}")
+        return done
+
+    async def remove_hook(self, *, who: str) -> hooks.HookReport:
+        """Put back what stood there before `install_hook`."""
+        async with self._lock:
+            done = await hooks.remove(self.settings, self._client, self.ledger)
+        self._log.info(f"hook remove by {who}: {done.status}")
+        return done
+
     # What only looks
+
+    async def doctor(self) -> DoctorReport:
+        """What is good, what is not, and what to do about it."""
+        facts = Facts(
+            self._wall_clock(),
+            self.policy(),
+            cross_seed=self.settings.cross_seed.enabled,
+            last_hook=self.last_hook,
+            service=self._serving,
+            problems=self.health().problems,
+        )
+        try:
+            newest = await self.ledger.actions(limit=1)
+            facts = replace(facts, last_action=newest[0].at if newest else None)
+            async with self._lock:
+                await self.ledger.set_control("doctor", EVERYWHERE, 1, who="doctor", reason="can it be written?")
+                await self.ledger.clear_control("doctor", EVERYWHERE)
+        except LedgerError as error:
+            facts = replace(facts, ledger_error=str(error))
+        try:
+            version = await self._client.version()
+            preferences = await self._client.preferences()
+            facts = replace(
+                facts,
+                version=version,
+                preferences=preferences,
+                transfer=await self._client.transfer(),
+                alternative_speed=await self._client.alternative_speed(),
+                decision=await self.decision(),
+            )
+            added, finished = hooks.present(self.settings, self.ledger, preferences)
+            facts = replace(facts, hook_added=added, hook_finished=finished)
+        except RequestError as error:
+            facts = replace(facts, hook_error=str(error))
+        except ClientError as error:
+            facts = replace(facts, client_error=str(error))
+        return examine(facts)
 
     async def preview(self, other: str | None = None) -> report.PreviewReport:
         """What the next cycle would do, perhaps under another configuration (its YAML text)."""
@@ -479,6 +708,41 @@ class Service:
         """The announce hosts of the client's torrents, busiest first."""
         return questions.announce_hosts(await self.decision())
 
+    def stats(self) -> Stats:
+        """The service in numbers; cheap."""
+        return overview.stats(
+            self.totals,
+            self._shown,
+            self.inbox,
+            rollout_percentage=policy.percentage(self.settings, self.ledger.controls, EVERYWHERE),
+            strategy=self.settings.global_.allocation_strategy,
+            dry_run=self.settings.global_.dry_run,
+            memory_mb=wiring.resident_mb(),
+        )
+
+    async def tracker_stats(self) -> dict[str, TrackerStats]:
+        """Every tracker in numbers."""
+        return overview.tracker_stats(await self.decision())
+
+    async def managed(self) -> ManagedReport:
+        """The torrents that get their limits from qguard."""
+        now = self._wall_clock()
+        seen_at = self.last.report.timestamp if self.last else now
+        return overview.managed(await self.decision(), self.ledger.claims, seen_at=seen_at, now=now)
+
+    def metrics(self) -> str:
+        """The text that Prometheus reads."""
+        return metrics.render(metrics.State(self.health(), self.totals, self.inbox, self._shown))
+
+    @property
+    def _shown(self) -> tuple[Decision, report.CycleReport] | None:
+        return (self.last.decision, self.last.report) if self.last else None
+
+    def config(self) -> ConfigReport:
+        """The configuration in force, without secrets."""
+        shown = redacted(self.settings)
+        return ConfigReport(global_settings=shown["global"], global_=shown.pop("global"), **shown)
+
     def match(self, url: str, category: str = "", tags: str = "") -> MatchReport:
         """Which rule takes a torrent with this announce URL."""
         return questions.match_url(self.settings, self._matcher, url, category, tags)
@@ -491,14 +755,28 @@ class Service:
         cycle: int | None = None,
         before_id: int | None = None,
         limit: int = 100,
+        show: Literal["cycles", "changes"] | None = None,
     ) -> HistoryReport:
-        """A page of the ledger: changes that fit, or the latest actions when nothing is asked for."""
-        if infohash is None and tracker is None and cycle is None and before_id is None:
-            return HistoryReport(tuple(await self.ledger.actions(limit=limit)), ())
-        changes = await self.ledger.history(
-            hash=infohash, tracker=tracker, action=cycle, before_id=before_id, limit=limit
+        """A page of the ledger, newest first.
+
+        Args:
+            infohash: only changes of this torrent.
+            tracker: only changes of this tracker.
+            cycle: only changes of this action.
+            before_id: what `next_before` of the page before was.
+            limit: rows.
+            show: actions or changes; without it changes where a filter says which, else actions.
+        """
+        filtered = infohash is not None or tracker is not None or cycle is not None
+        if show == "cycles" and filtered:
+            raise RequestError("bad_filter", "only changes can be filtered", "ask for show=changes", 409)
+        if show == "cycles" or (show is None and not filtered):
+            actions = tuple(await self.ledger.actions(before_id=before_id, limit=limit))
+            return HistoryReport(actions, (), "cycles", actions[-1].id if len(actions) == limit else None)
+        changes = tuple(
+            await self.ledger.history(hash=infohash, tracker=tracker, action=cycle, before_id=before_id, limit=limit)
         )
-        return HistoryReport((), tuple(changes))
+        return HistoryReport((), changes, "changes", changes[-1].id if len(changes) == limit else None)
 
     def health(self) -> Health:
         """How the service is; cheap."""
@@ -506,6 +784,8 @@ class Service:
         stale = idle > max(STALE_AFTER * self.interval(), STALE_SECONDS)
         last = self.last
         problems = dict(self.problems)
+        if self.forwarder.problem:
+            problems["cross-seed"] = self.forwarder.problem
         if stale:
             problems["loop"] = f"no cycle has ended for {idle:.0f} s; look at the log and restart qguard"
         if stale:
@@ -523,6 +803,7 @@ class Service:
             client=self._version,
             last_cycle_time=last.report.timestamp if last else None,
             last_cycle_duration=last.report.duration_seconds if last else None,
+            last_hook_time=self.last_hook,
             rollout_percentage=policy.percentage(self.settings, self.ledger.controls, EVERYWHERE),
             update_interval=round(self.interval(), 2),
             dry_run=self.settings.global_.dry_run,
@@ -559,6 +840,28 @@ def torrent_id(infohash: str) -> str:
             "bad_hash", "the hash is not an info-hash", "send %K, or %I before qBittorrent 4.4, as hash", 422
         )
     return name[:40]
+
+
+def _because(what: str, reason: str) -> str:
+    """What was decided and why, for the ledger."""
+    return redact(f"{what}; {reason}" if reason else what)
+
+
+def _originals_of(name: str) -> dict[Key, int]:
+    """The originals in a plain file.
+
+    Raises:
+        RequestError: there is no such file.
+    """
+    path = Path(name)
+    if "\0" in name or not path.is_file():
+        raise RequestError(
+            "no_such_file",
+            f"there is no originals file {name!r}",
+            "give as-is, unlimited, or the .originals.jsonl file beside the ledger",
+            404,
+        )
+    return read_originals_file(path)
 
 
 def parse_other(text: str, path: Path) -> Loaded:

@@ -1,5 +1,8 @@
 """The neighbours that a configuration describes: its client, its secrets, its own address."""
 
+import resource
+from pathlib import Path
+
 from qguard.config import Settings, secret_values
 from qguard.qbittorrent.client import Address, QbittorrentClient, TorrentClient
 from qguard.redact import Redactor
@@ -22,7 +25,8 @@ def make_client(settings: Settings) -> TorrentClient:
 
 def redactor_for(settings: Settings) -> Redactor:
     """Knows every secret of a configuration."""
-    return Redactor(secret_values(settings), [settings.qbittorrent.base_url, own_url(settings)])
+    own = [settings.qbittorrent.base_url, own_url(settings), settings.server.hook_url or ""]
+    return Redactor(secret_values(settings), filter(None, own))
 
 
 def own_url(settings: Settings) -> str:
@@ -33,3 +37,12 @@ def own_url(settings: Settings) -> str:
     elif host == "::":
         host = "::1"
     return f"http://[{host}]:{settings.global_.port}" if ":" in host else f"http://{host}:{settings.global_.port}"
+
+
+def resident_mb() -> float:
+    """Resident memory of this process, MiB; the peak of it where the system does not tell the present."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+    except (OSError, ValueError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

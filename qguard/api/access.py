@@ -1,12 +1,13 @@
-"""Who may call: the doors of the HTTP interface.
+"""Who may call: the rules of the HTTP interface, as pure functions of a configuration and a request.
 
 /health is open. Everything else needs a key, except from this machine itself while no key is configured, and hooks
 from private addresses while no hook key is. Commands on this machine use a token of the running service, kept in the
 lock file that only its user can read.
 """
 
+import hashlib
+import hmac
 import ipaddress
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,8 +16,23 @@ from urllib.parse import urlsplit
 
 from qguard.answers import RequestError
 
-FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
-"""Headers that say a request came through a proxy: its address is then not the caller's."""
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+FORWARDING: Final = frozenset(
+    {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip"}
+)
+"""Headers that say a request came through a proxy, besides all that begin with `FORWARDED`."""
+
+FORWARDED: Final = "x-forwarded-"
+
+PRIVATE: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
+)
+"""Where a neighbour may be. Named one by one: `is_private` also holds for what is reserved."""
+
+SAFE: Final = frozenset({"GET", "HEAD"})
+"""Methods that change nothing."""
 
 
 class Need(Enum):
@@ -28,9 +44,34 @@ class Need(Enum):
     ALL = "all"
 
 
+OPENERS: Final[Mapping[Need, frozenset[str]]] = {
+    Need.NOTHING: frozenset({"command", "api_key", "read_key", "hook_key"}),
+    Need.HOOK: frozenset({"command", "api_key", "hook_key"}),
+    Need.READ: frozenset({"command", "api_key", "read_key"}),
+    Need.ALL: frozenset({"command", "api_key"}),
+}
+"""Which keys open what."""
+
+
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Where a request comes from."""
+
+    address: str
+    """The caller's, or that of the last proxy where it hides the caller's."""
+    known: bool
+    """Whether the address is the caller's."""
+    direct: bool
+    """Whether nothing hints at a proxy in between."""
+    secure: bool = False
+    """Whether the caller came over https, as a trusted proxy says."""
+    host: str = ""
+    """The name the caller used, as a trusted proxy says."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Access:
-    """The rules of one service."""
+    """The rules of one configuration."""
 
     token: str
     """For commands on this machine."""
@@ -45,51 +86,64 @@ class Access:
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies whose forwarding headers name the caller."""
 
-    def caller(self, address: str, headers: Mapping[str, str], need: Need, *, field_key: str = "") -> str:
-        """Who calls, for the ledger.
+    @property
+    def keys(self) -> tuple[str | None, ...]:
+        """All that is configured; sessions end when it changes."""
+        return self.api_key, self.read_key, self.hook_key
 
-        Raises:
-            RequestError: nobody who may.
+    def peer(self, address: str, headers: Mapping[str, str], *, http_version: str = "1.1") -> Peer:
+        """Where a request comes from.
+
+        Args:
+            address: of the other end of the connection.
+            headers: lower-case names; repeated ones joined by commas.
+            http_version: "1.0" hints at a proxy: nginx speaks it, and adds no forwarding header, unless told otherwise.
         """
-        forwarded = any(name in headers for name in FORWARDING)
-        if forwarded and self._is_trusted(address):
-            address = headers.get("x-forwarded-for", "").split(",")[-1].strip() or address
-        key = _key(headers) or field_key
-        if need is Need.NOTHING:
-            return address
-        if key:
-            return self._holder(key, address, need)
-        if is_loopback(address) and not forwarded and self._open_here(need):
-            return address
-        if need is Need.HOOK and self.hook_key is None and is_private(address) and not forwarded:
-            return address
-        raise RequestError("no_key", "a key is needed", "send it as X-API-Key or Authorization: Bearer", 401)
+        forwarded = any(name in FORWARDING or name.startswith(FORWARDED) for name in headers)
+        if not forwarded:
+            return Peer(address, known=True, direct=http_version != "1.0")
+        if not self._is_trusted(address):
+            return Peer(address, known=False, direct=False)
+        secure = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower() == "https"
+        host = headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
+        # Right to left: each hop was written by the proxy after it, so only what trusted ones wrote can be believed.
+        for hop in reversed(headers.get("x-forwarded-for", "").split(",")):
+            caller = _hop(hop)
+            if caller is None:
+                break
+            if not self._is_trusted(str(caller)):
+                return Peer(str(caller), known=True, direct=False, secure=secure, host=host)
+        return Peer(address, known=False, direct=False, secure=secure, host=host)
 
-    def _holder(self, key: str, address: str, need: Need) -> str:
-        opens = {"command": self.token, "api_key": self.api_key}
-        if need is Need.READ:
-            opens["read_key"] = self.read_key
-        if need is Need.HOOK:
-            opens["hook_key"] = self.hook_key
-        # All are compared, in constant time each, so that the time says nothing.
-        fits = [n for n, secret in opens.items() if secrets.compare_digest(key.encode(), (secret or "").encode())]
-        found = next((name for name in fits if opens[name]), None)
-        if found is None:
-            raise RequestError("bad_key", "this key does not open this door", "check the key", 401)
-        return found if found == "command" else f"{found} from {address}"
+    def holder(self, key: bytes) -> str | None:
+        """Whose key this is: command, api_key, read_key or hook_key; None when it is nobody's."""
+        secrets = {
+            "command": self.token,
+            "api_key": self.api_key,
+            "read_key": self.read_key,
+            "hook_key": self.hook_key,
+        }
+        # All are compared, as digests in constant time, so that the time says neither which nor how much of it fits.
+        shown = hashlib.sha256(key).digest()
+        fits = [
+            name
+            for name, secret in secrets.items()
+            if hmac.compare_digest(shown, hashlib.sha256((secret or "").encode()).digest()) and secret
+        ]
+        return fits[0] if fits else None
 
-    def _open_here(self, need: Need) -> bool:
-        """Whether this machine itself needs no key."""
+    def opens_without_key(self, peer: Peer, need: Need) -> bool:
+        """Whether this caller needs no key."""
+        here = peer.direct and is_loopback(peer.address)
         if need is Need.HOOK:
-            return self.hook_key is None
-        return self.api_key is None
+            return self.hook_key is None and peer.known and (here or is_neighbour(peer.address))
+        return need is Need.NOTHING or (here and self.api_key is None)
 
     def _is_trusted(self, address: str) -> bool:
-        try:
-            caller = ipaddress.ip_address(address)
-            return any(caller in ipaddress.ip_network(network, strict=False) for network in self.trusted_proxies)
-        except ValueError:
-            return False
+        found = parse(address)
+        return found is not None and any(
+            found in ipaddress.ip_network(network, strict=False) for network in self.trusted_proxies
+        )
 
     def check_host(self, host: str) -> None:
         """Refuse a Host header that cannot be meant for us: a page elsewhere can make a browser send it (rebinding).
@@ -97,63 +151,90 @@ class Access:
         Raises:
             RequestError: not a name of ours.
         """
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").lower()
-        except ValueError:
-            name = ""
-        ours = name in self.allowed_hosts or (bool(name) and "." not in name) or _is_address(name)
-        if not ours:
+        name = _hostname(f"//{host}")
+        if not (name in self.allowed_hosts or (bool(name) and "." not in name) or parse(name) is not None):
             raise RequestError(
-                "unknown_host", "this is not a name of ours", "call us by address, or add it to server.allowed_hosts"
+                "unknown_host",
+                "this is not a name of ours",
+                "call us by address, or add the name to server.allowed_hosts",
             )
 
     @staticmethod
-    def check_origin(headers: Mapping[str, str]) -> None:
-        """Refuse what a browser sends for a page of somebody else.
+    def check_origin(headers: Mapping[str, str], peer: Peer, method: str) -> None:
+        """Refuse what a browser sends for a page of somebody else, save for following a link to us.
 
         Raises:
             RequestError: it comes from another origin.
         """
-        origin = headers.get("origin")
-        other = origin is not None and urlsplit(origin).netloc != headers.get("host", "")
-        if other or headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+        site = headers.get("sec-fetch-site", "none")
+        other_site = site not in {"same-origin", "none"}
+        if method in SAFE:
+            if (
+                other_site
+                and headers.get("sec-fetch-mode") == "navigate"
+                and "frame" not in headers.get("sec-fetch-dest", "")
+            ):
+                return
+            other_origin = False  # without CORS headers no page reads the answer, whatever the browser
+        else:
+            names = {headers.get("host", ""), peer.host} - {""}
+            other_origin = "origin" in headers and _netloc(headers["origin"]) not in names
+        if other_site or other_origin:
             raise RequestError(
-                "other_origin", "this request comes from a page elsewhere", "call from the same origin", 403
+                "other_origin", "this request comes from a page elsewhere", "call from our own pages or by curl", 403
             )
 
 
-def _key(headers: Mapping[str, str]) -> str:
-    if "x-api-key" in headers:
-        return headers["x-api-key"]
-    scheme, _, value = headers.get("authorization", "").partition(" ")
-    return value.strip() if scheme.lower() == "bearer" else ""
+def shown_key(headers: Mapping[str, str]) -> bytes:
+    """The key that a request shows in its headers, empty for none; the bytes that were sent."""
+    value = headers.get("x-api-key")
+    if value is None:
+        scheme, _, rest = headers.get("authorization", "").partition(" ")
+        value = rest.strip() if scheme.lower() == "bearer" else ""
+    return value.encode("latin-1", "replace")  # what HTTP headers are decoded with
+
+
+def parse(address: str) -> Address | None:
+    """An IP address; an IPv4 one that came in over an IPv6 socket is the IPv4 one."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def is_loopback(address: str) -> bool:
     """Whether an address, or the name localhost, is this machine."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
+    found = parse(address)
+    return address == "localhost" if found is None else found.is_loopback
 
 
-def is_private(address: str) -> bool:
+def is_neighbour(address: str) -> bool:
     """Whether an address is of a private network or of this machine."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return found.is_private or found.is_loopback
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    found = parse(address)
+    return found is not None and (found.is_loopback or any(found in network for network in PRIVATE))
 
 
 def names(hosts: Iterable[str]) -> tuple[str, ...]:
     """Host names in lower case."""
     return tuple(host.lower() for host in hosts)
+
+
+def _hop(text: str) -> Address | None:
+    """One hop of X-Forwarded-For: an address, perhaps with brackets or a port."""
+    text = text.strip()
+    return parse(text) or parse(_hostname(f"//{text}"))
+
+
+def _hostname(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _netloc(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""

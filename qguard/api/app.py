@@ -1,20 +1,28 @@
 """The table of endpoints as a Starlette application: doors, decoding, typed errors."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from allocators.base import BadAllocationError
 from qguard.answers import Health, RequestError
-from qguard.api.access import Access, Need
-from qguard.api.endpoints import ENDPOINTS, Call, Endpoint
+from qguard.api.access import SAFE, Access, Need, Peer, shown_key
+from qguard.api.contract import JSON, Call, Endpoint
+from qguard.api.doors import CSRF_HEADER, Doors, TooManyFailuresError
+from qguard.api.endpoints import ENDPOINTS
+from qguard.api.headers import secured
+from qguard.api.login import LoginBody, LogoutAnswer, cookie_name, describe, drop_cookie, log_in, login_page, set_cookie
 from qguard.api.schemas import ErrorAnswer, ErrorDetail, HookBody
+from qguard.api.sessions import Session
 from qguard.config import ConfigError
 from qguard.ledger import LedgerError
 from qguard.log import redact
@@ -23,11 +31,19 @@ from qguard.service import Service
 
 T = TypeVar("T")
 
+Answer = Callable[[Request], Awaitable[Response]]
+
+log = structlog.get_logger("qguard")
+
+FORM: Final = "application/x-www-form-urlencoded"
+
 LARGEST_BODY: Final = 2**20
 """Bytes; a configuration to preview is the largest thing anybody sends."""
 
 LARGEST_HOOK: Final = 2**16
 """Bytes of a hook's body; a torrent's name and paths are the largest part."""
+
+SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "x-api-key", CSRF_HEADER})
 
 FAILURES: Final[dict[type[Exception], tuple[int, str, str]]] = {
     ConfigError: (422, "bad_configuration", "the last good configuration stays in force"),
@@ -39,67 +55,175 @@ FAILURES: Final[dict[type[Exception], tuple[int, str, str]]] = {
 """Status, code and hint of each expected failure; the first that fits counts."""
 
 
-def make_app(service: Service, access: Access) -> Starlette:
-    """The HTTP interface of one service."""
+def make_app(service: Service, doors: Doors | Access) -> ASGIApp:
+    """The HTTP interface of one service; plain rules are doors that never change."""
+    if isinstance(doors, Access):
+        doors = Doors.fixed(doors)
     paths: dict[str, dict[str, Endpoint]] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method] = endpoint
-    return Starlette(
+
+    def route(path: str, methods: list[str], answer: Answer) -> Route:
+        return Route(path, _guarded(answer), methods=methods)
+
+    def serving(methods: dict[str, Endpoint]) -> Answer:
+        # A GET route answers HEAD too.
+        return lambda request: _serve(
+            service, doors, methods["GET" if request.method == "HEAD" else request.method], request
+        )
+
+    app = Starlette(
         routes=[
-            Route(path, _dispatch(service, access, methods), methods=list(methods)) for path, methods in paths.items()
+            *(route(path, list(methods), serving(methods)) for path, methods in paths.items()),
+            route("/login", ["POST"], lambda request: _log_in(doors, request)),
+            route("/logout", ["POST"], lambda request: _log_out(doors, request)),
+            route("/session", ["GET"], lambda request: _session(doors, request)),
         ],
         exception_handlers={HTTPException: _not_there},
     )
+    return secured(app)
 
 
-def _dispatch(
-    service: Service, access: Access, methods: dict[str, Endpoint]
-) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        # A GET route answers HEAD too.
-        endpoint = methods["GET" if request.method == "HEAD" else request.method]
+def _guarded(answer: Answer) -> Answer:
+    """Errors become answers. Whatever is not foreseen is told to the log only: it may hold anything."""
+
+    async def guarded(request: Request) -> Response:
         try:
-            return await _serve(service, access, endpoint, request)
+            return await answer(request)
         except RequestError as error:
-            return _error(error.status, error.code, error.message, error.hint)
+            return _refusal(error)
         except tuple(FAILURES) as error:
             status, code, hint = next(found for kind, found in FAILURES.items() if isinstance(error, kind))
             return _error(status, code, str(error), hint)
+        except HTTPException:
+            raise
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
+        except Exception:  # a fault of ours must not end in the words of the server
+            log.exception(f"{request.method} {request.scope['path']!r} failed")
+            return _error(500, "internal", "this is a fault of qguard", "its log says more")
 
-    return answer
+    return guarded
 
 
-async def _serve(service: Service, access: Access, endpoint: Endpoint, request: Request) -> Response:
-    """Let in who may, decode, call, encode."""
-    headers, address = request.headers, request.client.host if request.client else ""
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A request that may be looked at: its host and origin are in order."""
+
+    headers: Mapping[str, str]
+    peer: Peer
+    cookie: str
+    """Name of the session's cookie."""
+    token: str
+    """Its value, empty for none."""
+    session: Session | None
+
+    @property
+    def harmless(self) -> dict[str, str]:
+        """The headers without those that hold secrets."""
+        return {name: value for name, value in self.headers.items() if name not in SECRET_HEADERS}
+
+    def admit(self, doors: Doors, need: Need, method: str, field_key: str = "") -> str:
+        """Who calls; see Doors.admit."""
+        return doors.admit(self.peer, self.headers, need, method=method, field_key=field_key, session=self.session)
+
+
+def _visit(doors: Doors, request: Request, *, is_open: bool = False) -> _Visit:
+    """Check host and origin, find the session.
+
+    Raises:
+        RequestError: the request is not meant for us, or comes from a page elsewhere.
+    """
+    # Joined, since what counts in X-Forwarded-For may be in a second header of that name.
+    headers = {name: ",".join(request.headers.getlist(name)) for name in request.headers}
+    access = doors.access
+    peer = access.peer(
+        request.client.host if request.client else "", headers, http_version=request.scope["http_version"]
+    )
     access.check_host(headers.get("host", ""))
+    if not (is_open and request.method in SAFE):
+        access.check_origin(headers, peer, request.method)
+    name = cookie_name((request.scope.get("server") or ("", 0))[1] or 0)
+    token = request.cookies.get(name, "")
+    return _Visit(headers, peer, name, token, doors.sessions.find(token) if token else None)
+
+
+async def _serve(service: Service, doors: Doors, endpoint: Endpoint, request: Request) -> Response:
+    """Let in who may, decode, call, encode."""
+    visit = _visit(doors, request, is_open=endpoint.need is Need.NOTHING)
     body: msgspec.Struct | None = None
     if endpoint.need is Need.HOOK:
         # The key of a hook may stand in its body.
         body = hook = await _hook_body(request)
-        who = access.caller(address, headers, endpoint.need, field_key=hook.api_key)
+        who = visit.admit(doors, endpoint.need, request.method, hook.api_key)
     else:
-        who = access.caller(address, headers, endpoint.need)
-        if request.method not in {"GET", "HEAD"}:
-            access.check_origin(headers)
+        try:
+            who = visit.admit(doors, endpoint.need, request.method)
+        except RequestError as error:
+            # Who opens the page in a browser has no other way to show a key.
+            if request.url.path == "/" and error.code == "no_key" and "text/html" in visit.headers.get("accept", ""):
+                return HTMLResponse(login_page(), error.status)
+            raise
         if endpoint.body is not None:
             body = _decode(await _read(request, LARGEST_BODY), endpoint.body)
     query = _convert(dict(request.query_params), endpoint.query)
-    answer = await endpoint.handler(service, Call(who, body, query, request.path_params))
+    answer = await endpoint.handler(service, Call(who, body, query, request.path_params, visit.harmless))
+    _ = doors.access  # after a reload: new keys end sessions, and the answer must not show them
+    if isinstance(answer, Response):  # a page, metrics, events
+        return answer
     return _json(answer, 503 if isinstance(answer, Health) and answer.status == "unhealthy" else endpoint.status)
+
+
+async def _log_in(doors: Doors, request: Request) -> Response:
+    """A key becomes a session; a form gets pages, JSON gets JSON."""
+    visit = _visit(doors, request)
+    raw, is_form = await _read(request, LARGEST_HOOK), _media_type(request) == FORM
+    try:
+        body = _convert(await _form(request, raw), LoginBody) if is_form else _decode(raw, LoginBody)
+        token, session = log_in(doors, visit.peer, body)
+    except RequestError as error:
+        if not is_form:
+            raise
+        return HTMLResponse(login_page(f"{error.message}; {error.hint}"), error.status)
+    doors.sessions.end(visit.token)
+    answer = RedirectResponse("/", 303) if is_form else _json(describe(session.role, session))
+    set_cookie(answer, visit.cookie, token, secure=visit.peer.secure)
+    return answer
+
+
+async def _log_out(doors: Doors, request: Request) -> Response:
+    """The session ends, here and in the browser."""
+    visit = _visit(doors, request)
+    visit.admit(doors, Need.READ, request.method)
+    doors.sessions.end(visit.token)
+    answer = _json(LogoutAnswer())
+    drop_cookie(answer, visit.cookie, secure=visit.peer.secure)
+    return answer
+
+
+async def _session(doors: Doors, request: Request) -> Response:
+    """What this caller may do."""
+    visit = _visit(doors, request)
+    who = visit.admit(doors, Need.READ, request.method)
+    return _json(describe(who, None if shown_key(visit.headers) else visit.session))
 
 
 async def _hook_body(request: Request) -> HookBody:
     """A hook's form or JSON. Read in full before it is parsed, so that its size is bounded."""
     raw = await _read(request, LARGEST_HOOK)
-    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
-        return _decode(raw, HookBody)
+    return _decode(raw, HookBody) if _media_type(request) == JSON else _convert(await _form(request, raw), HookBody)
 
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _form(request: Request, raw: bytes) -> dict[str, str]:
     async def again() -> dict[str, Any]:
         return {"type": "http.request", "body": raw, "more_body": False}
 
     form = await Request(request.scope, again).form(max_files=0, max_fields=30)
-    return _convert({key: value for key, value in form.items() if isinstance(value, str)}, HookBody)
+    return {key: value for key, value in form.items() if isinstance(value, str)}
 
 
 async def _read(request: Request, most: int) -> bytes:
@@ -144,3 +268,12 @@ def _json(answer: object, status: int = 200) -> Response:
 
 def _error(status: int, code: str, message: str, hint: str) -> Response:
     return _json(ErrorAnswer(ErrorDetail(code, message, hint)), status)
+
+
+def _refusal(error: RequestError) -> Response:
+    answer = _error(error.status, error.code, error.message, error.hint)
+    if isinstance(error, TooManyFailuresError):
+        answer.headers["Retry-After"] = str(error.retry_after)
+    elif error.status == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer

@@ -1,16 +1,21 @@
 """Bodies and queries of requests. Unknown fields of a body are refused, so that a slip is not a silent default."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-Percentage = Annotated[int, Meta(ge=0, le=100)]
+Percentage = Annotated[float, Meta(ge=0, le=100, multiple_of=1, examples=[50])]
+"""50.0 is an integer to JSON, and to us."""
 Epoch = Annotated[float, Meta(ge=0, le=1e11, description="epoch seconds")]
 RowCount = Annotated[int, Meta(ge=1, le=1000)]
-Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Id = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+WholeId = Annotated[float, Meta(ge=0, le=2**53 - 1, multiple_of=1)]
 Reason = Annotated[str, Meta(max_length=1000, description="why, kept in the ledger")]
-Tracker = Annotated[str, Meta(max_length=200, description="tracker id; all trackers when left out")]
+Tracker = Annotated[str, Meta(max_length=200, description="tracker id; all trackers when left out", examples=["alpha"])]
+HASH: Final = "a" * 40
+"""An example of an info-hash."""
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -29,7 +34,7 @@ class RollbackBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     confirm: bool = False
     reason: Reason = ""
     tracker: Tracker | None = None
-    cycle: Id | None = None
+    cycle: WholeId | None = None
     since: Epoch | None = None
     force: bool = False
     dry_run: bool = False
@@ -60,10 +65,47 @@ class ResumeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason = ""
 
 
+class OverrideBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /override."""
+
+    tracker: Annotated[str, Meta(max_length=200, description="tracker id", examples=["alpha"])]
+    rate: Annotated[
+        float | str | None,
+        Meta(
+            description='as in the configuration: bytes/s, "10 MiB/s", -1 or "unlimited"; null takes it away again',
+            examples=["10 MiB/s", 10_000_000, -1, None],
+        ),
+    ]
+    until: Epoch | None = None
+    reason: Reason = ""
+
+
+class LimitsResetBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /limits/reset."""
+
+    confirm: Annotated[bool, Meta(description="must be true")] = False
+    scope: Annotated[
+        Literal["unrestored", "all"], Meta(description="all: also what somebody else changed after qguard")
+    ] = "unrestored"
+    mark_restored: Annotated[
+        bool, Meta(description="what is left alone counts as restored: the ledger lets go of its original")
+    ] = False
+    reason: Reason = ""
+
+
+class SmoothingResetBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /smoothing/reset: exactly one of the two."""
+
+    all: bool = False
+    tracker_id: Annotated[str, Meta(max_length=200, description="tracker id")] | None = None
+
+
 class AdoptBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /adopt."""
 
-    originals: Annotated[str, Meta(description="as-is, unlimited, or the path of an originals file")]
+    originals: Annotated[
+        str, Meta(description="as-is, unlimited, or the path of an originals file", examples=["as-is"])
+    ]
 
 
 class PreviewBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,19 +117,27 @@ class PreviewBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class MatchQuery(msgspec.Struct, frozen=True):
     """Query of GET /match/test."""
 
-    url: Annotated[str, Meta(description="announce URL")]
+    url: Annotated[str, Meta(description="announce URL", examples=["alpha.example/announce"])]
     category: str = ""
     tags: Annotated[str, Meta(description="separated by comma and space")] = ""
+    detailed: Annotated[bool, Meta(description="list every rule in `matches`")] = False
 
 
 class LedgerQuery(msgspec.Struct, frozen=True):
     """Query of GET /ledger."""
 
-    hash: str | None = None
-    tracker: Tracker | None = None
-    cycle: Id | None = None
-    before: Annotated[Id, Meta(description="only changes with a smaller id: the next page")] | None = None
+    # Unset and not None: of a query, "null" would be read as that.
+    hash: Annotated[str, Meta(max_length=100)] | UnsetType = UNSET
+    tracker: Tracker | UnsetType = UNSET
+    cycle: Id | UnsetType = UNSET
+    before: (
+        Annotated[Id, Meta(description="only rows with a smaller id: `next_before` of the page before")] | UnsetType
+    ) = UNSET
     limit: RowCount = 100
+    show: Annotated[
+        Literal["auto", "cycles", "changes"],
+        Meta(description="actions or changes; auto: changes where a filter says which, else actions"),
+    ] = "auto"
 
 
 class HookBody(msgspec.Struct, frozen=True):
@@ -123,3 +173,47 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
     """The answer to a request that failed."""
 
     error: ErrorDetail
+
+
+RATE: Final = r"^(unlimited|[1-9][0-9]{0,2}(\.[0-9]{1,3})? ?([KMG]?B|[KMG]iB|[kMG]bit)/s)$"
+"""Rates that everybody writes. The configuration takes more spellings; all of these are good everywhere."""
+
+CONFIRM: Final = {"properties": {"confirm": {"const": True}}, "required": ["confirm"]}
+
+EXTRA: Final[Mapping[type[msgspec.Struct], Mapping[str, Any]]] = {
+    RollbackBody: {
+        "anyOf": [CONFIRM, {"properties": {"dry_run": {"const": True}}, "required": ["dry_run"]}],
+    },
+    LimitsResetBody: {"allOf": [CONFIRM]},
+    SmoothingResetBody: {
+        "oneOf": [
+            {
+                "properties": {"all": {"const": True}, "tracker_id": {"type": "null"}},
+                "required": ["all"],
+            },
+            {
+                "properties": {"all": {"const": False}, "tracker_id": {"type": "string"}},
+                "required": ["tracker_id"],
+            },
+        ],
+    },
+    OverrideBody: {
+        "properties": {
+            "rate": {
+                "anyOf": [
+                    {"type": "integer", "minimum": 1, "maximum": 2**42},
+                    {"const": -1},
+                    {"type": "string", "pattern": RATE},
+                    {"type": "null"},
+                ]
+            }
+        }
+    },
+    HookBody: {
+        "required": ["hash"],
+        "properties": {
+            "hash": {"type": "string", "pattern": "^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$", "examples": [HASH]}
+        },
+    },
+}
+"""What holds for a body besides the types of its fields, as JSON schema; the handlers check the same."""

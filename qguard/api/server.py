@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
-import os
 import secrets
 import signal
 import socket
@@ -15,11 +13,16 @@ import structlog
 import uvicorn
 from watchfiles import awatch
 
+from qguard.api import keyfile
 from qguard.api.access import Access, is_loopback, names
 from qguard.api.app import make_app
-from qguard.config import ConfigError, Loaded, Settings
+from qguard.api.connections import UVICORN, bounded_protocol
+from qguard.api.doors import Doors
+from qguard.api.keyfile import KeyFileError, generated_key
+from qguard.config import ConfigError, Loaded, Settings, secret_values
 from qguard.ledger import Ledger, ServiceLock
 from qguard.log import redact
+from qguard.redact import Redactor
 from qguard.service import Service
 from qguard.wiring import own_url, redactor_for
 
@@ -60,24 +63,22 @@ async def serve(loaded: Loaded) -> None:
             token = secrets.token_urlsafe(SECRET_BYTES)
             ledger = await Ledger.open(settings.rollback.database_path)
             service = Service(loaded, ledger)
+            try:
+                doors = Doors(Rules(service, token))
+            except StartError:
+                await service.close()
+                raise
             lock.publish(own_url(settings), token)
-            await _run(service, _access(settings, token), listener)
+            await _run(service, doors, listener)
     finally:
         lock.release()
 
 
-async def _run(service: Service, access: Access, listener: socket.socket) -> None:
+async def _run(service: Service, doors: Doors, listener: socket.socket) -> None:
     """The loop, the HTTP interface and the watch, until one of them ends or a signal comes."""
     settings = service.settings
     server = _Server(
-        uvicorn.Config(
-            make_app(service, access),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
+        uvicorn.Config(make_app(service, doors), http=bounded_protocol(), timeout_graceful_shutdown=5, **UVICORN)
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -89,7 +90,7 @@ async def _run(service: Service, access: Access, listener: socket.socket) -> Non
     tasks = {
         "loop": asyncio.create_task(service.serve()),
         "http": asyncio.create_task(server.serve(sockets=[listener])),
-        "watch": asyncio.create_task(watch(service, stop)),
+        "watch": asyncio.create_task(watch(service, doors, stop)),
         "signal": asyncio.create_task(stop.wait()),
     }
     try:
@@ -106,14 +107,14 @@ async def _run(service: Service, access: Access, listener: socket.socket) -> Non
             raise error
 
 
-async def watch(service: Service, stop: asyncio.Event) -> None:
+async def watch(service: Service, doors: Doors, stop: asyncio.Event) -> None:
     """Reload the configuration whenever its file changes; editors replace it, so the folder is watched."""
     path = service.loaded.path.resolve()
     async for changes in awatch(path.parent, stop_event=stop, recursive=False):
         if any(Path(name).name == path.name for _, name in changes):
             with contextlib.suppress(ConfigError):  # noted in /health and in the log by the service
                 await service.reload()
-                redact.redactor = redactor_for(service.settings)
+                _ = doors.access  # new keys end sessions now, not at the next request
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -133,37 +134,52 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _access(settings: Settings, token: str) -> Access:
-    """The doors: a configured key, or a generated one when we can be reached from elsewhere without one."""
-    server = settings.server
-    key = server.secret_api_key
-    if key is None and not _only_here(settings.global_.host):
-        key = _generated_key(settings.rollback.database_path.parent / "qguard.api_key")
-    return Access(
-        token,
-        api_key=key,
-        read_key=server.secret_read_key,
-        hook_key=server.secret_hook_key,
-        allowed_hosts=names(server.allowed_hosts),
-        trusted_proxies=server.trusted_proxies,
-    )
+class Rules:
+    """The rules that the configuration in force gives, and the redactor that knows its secrets.
 
+    Args:
+        service: whose configuration counts.
+        token: of commands on this machine.
 
-def _only_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return is_loopback(host)
+    Raises:
+        StartError: a key is needed and cannot be kept.
+    """
 
+    def __init__(self, service: Service, token: str) -> None:
+        self._service = service
+        self._token = token
+        self._host = service.settings.global_.host  # another one takes a restart
+        self._settings = service.settings
+        self._access = self._made(service.settings)
 
-def _generated_key(path: Path) -> str:
-    """The key made at the first start that was reachable from elsewhere without one."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    key = secrets.token_urlsafe(SECRET_BYTES)
-    with os.fdopen(handle, "w") as file:
-        file.write(key + "\n")
-    log.warning(f"reachable from elsewhere and no server.api_key is set: a key was made, it is in {path}")
-    return key
+    def __call__(self) -> Access:
+        """The rules; made anew when the configuration was reloaded."""
+        settings = self._service.settings
+        if settings is not self._settings:
+            self._settings = settings
+            try:
+                self._access = self._made(settings)
+            except StartError as error:  # the former rules stay: no door opens because of a disk
+                log.error(f"the former keys stay in force: {error}")  # noqa: TRY400 - a trace says nothing more
+        return self._access
+
+    def _made(self, settings: Settings) -> Access:
+        server, key = settings.server, settings.server.secret_api_key
+        # Without the key for everything, a key for reading alone would leave nobody who may change something.
+        if key is None and (server.secret_read_key is not None or not is_loopback(self._host)):
+            try:
+                key = generated_key(settings.rollback.database_path.parent / keyfile.NAME)
+            except KeyFileError as error:
+                raise StartError(str(error)) from None
+        redact.redactor = Redactor(
+            [*secret_values(settings), self._token, *([key] if key else [])],
+            filter(None, [settings.qbittorrent.base_url, own_url(settings), server.hook_url]),
+        )
+        return Access(
+            self._token,
+            api_key=key,
+            read_key=server.secret_read_key,
+            hook_key=server.secret_hook_key,
+            allowed_hosts=names(server.allowed_hosts),
+            trusted_proxies=server.trusted_proxies,
+        )

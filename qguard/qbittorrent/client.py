@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
 import qbittorrentapi
 from qbittorrentapi.exceptions import (
     APIConnectionError,
@@ -35,6 +36,15 @@ CONNECT_TIMEOUT: Final = 5.0
 
 LOGIN_PAUSE: Final = 3600.0
 """Seconds without another login after a refused one. qBittorrent bans an address for an hour after five."""
+
+Occasion = Literal["added", "finished"]
+"""When qBittorrent runs an external program."""
+
+AUTORUN: Final[dict[Occasion, tuple[str, str]]] = {
+    "added": ("autorun_on_torrent_added_enabled", "autorun_on_torrent_added_program"),
+    "finished": ("autorun_enabled", "autorun_program"),
+}
+"""The settings of each: the switch, and the program."""
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -105,6 +115,22 @@ class TorrentClient(Protocol):
 
     async def transfer(self) -> decode.TransferInfo:
         """Rates and limits of the client as a whole."""
+        ...
+
+    async def details(self, infohash: str) -> decode.TorrentDetails | None:
+        """What other programs are told about a torrent; None when it is not there."""
+        ...
+
+    async def preferences(self) -> decode.Preferences:
+        """The few settings of the client that we read."""
+        ...
+
+    async def alternative_speed(self) -> bool:
+        """Whether the alternative speed mode is on."""
+        ...
+
+    async def set_program(self, on: Occasion, program: str, *, enabled: bool) -> None:
+        """Set the external program of one occasion, and no other setting."""
         ...
 
     async def set_limit(self, infohash: Sequence[str], limit: int) -> None:
@@ -184,7 +210,7 @@ class QbittorrentClient:
         if self._version is None:
             app = await self._call(lambda api: api.raw("app", "version").decode())
             web_api = await self._call(lambda api: api.raw("app", "webapiVersion").decode())
-            wishes = await self._call(lambda api: decode.preferences(api.raw("app", "preferences")))
+            wishes = await self.preferences()
             self._version = ClientVersion(app.strip(), web_api.strip(), wishes.refresh_interval / 1000)
         return self._version
 
@@ -217,6 +243,24 @@ class QbittorrentClient:
     async def transfer(self) -> decode.TransferInfo:
         """Rates and limits of the client as a whole."""
         return await self._call(lambda api: decode.transfer_info(api.raw("transfer", "info")))
+
+    async def details(self, infohash: str) -> decode.TorrentDetails | None:
+        """What other programs are told about a torrent."""
+        return await self._call(lambda api: decode.details(api.raw("torrents", "info", hashes=infohash)))
+
+    async def preferences(self) -> decode.Preferences:
+        """The few settings of the client that we read."""
+        return await self._call(lambda api: decode.preferences(api.raw("app", "preferences")))
+
+    async def alternative_speed(self) -> bool:
+        """Whether the alternative speed mode is on."""
+        return await self._call(lambda api: decode.alternative_speed(api.raw("transfer", "speedLimitsMode")))
+
+    async def set_program(self, on: Occasion, program: str, *, enabled: bool) -> None:
+        """Set the external program of one occasion; qBittorrent leaves settings that are not named as they are."""
+        switch, line = AUTORUN[on]
+        wishes = msgspec.json.encode({switch: enabled, line: program}).decode()
+        await self._call(lambda api: api.raw("app", "setPreferences", json=wishes))
 
     async def set_limit(self, infohash: Sequence[str], limit: int) -> None:
         """Set one limit on these torrents.

@@ -43,6 +43,20 @@ class _Names(msgspec.Struct, gc=False):
     infohash_v1: str = ""
 
 
+class TorrentDetails(msgspec.Struct, frozen=True):
+    """What other programs are told about one torrent."""
+
+    hash: str
+    name: str = ""
+    category: str = ""
+    tags: str = ""
+    """Separated by comma and space."""
+    save_path: str = ""
+    """As the client sees it."""
+    infohash_v1: str = ""
+    """Empty for a torrent without one, and before 4.4."""
+
+
 class _MainData(msgspec.Struct, gc=False):
     """sync/maindata with rid=0: used only as a second, differently made listing."""
 
@@ -65,6 +79,16 @@ class Preferences(msgspec.Struct, frozen=True):
 
     refresh_interval: int = 1500
     """Milliseconds between two updates of rates and counters."""
+    autorun_on_torrent_added_enabled: bool | None = None
+    """Whether a program is run for each torrent that is added; None before 4.5, which has no such thing."""
+    autorun_on_torrent_added_program: str = ""
+    autorun_enabled: bool | None = None
+    """Whether a program is run for each torrent that is finished."""
+    autorun_program: str = ""
+    max_uploads: int = -1
+    """Upload slots of the client as a whole, -1 for no bound."""
+    max_uploads_per_torrent: int = -1
+    """Upload slots of one torrent, -1 for no bound."""
 
 
 _TORRENTS: Final = msgspec.json.Decoder(list[_Torrent])
@@ -122,6 +146,12 @@ def aliases(raw: bytes) -> dict[str, str]:
     return {row.infohash_v1: row.hash for row in rows if row.infohash_v1 not in {"", row.hash}}
 
 
+def details(raw: bytes) -> TorrentDetails | None:
+    """The one torrent in an answer of torrents/info for one info-hash; None when it is not there."""
+    rows = _decode(msgspec.json.Decoder(list[TorrentDetails]), raw, "torrents/info")
+    return rows[0] if len(rows) == 1 else None
+
+
 def main_data_hashes(raw: bytes) -> frozenset[str]:
     """Info-hashes in the full answer of sync/maindata."""
     answer = _decode(_MAIN_DATA, raw, "sync/maindata")
@@ -143,6 +173,11 @@ def transfer_info(raw: bytes) -> TransferInfo:
 def preferences(raw: bytes) -> Preferences:
     """Decode app/preferences."""
     return _decode(msgspec.json.Decoder(Preferences), raw, "app/preferences")
+
+
+def alternative_speed(raw: bytes) -> bool:
+    """Decode transfer/speedLimitsMode."""
+    return _decode(msgspec.json.Decoder(int), raw, "transfer/speedLimitsMode") == 1
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes, what: str) -> T:

@@ -1,0 +1,253 @@
+"""The table of endpoints as an OpenAPI 3.1 document. Types make the schemas, so that the two cannot drift apart."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from qguard import __version__
+from qguard.api import schemas
+from qguard.api.access import Need
+from qguard.api.contract import JSON, Endpoint
+from qguard.api.login import LoginBody, LogoutAnswer, SessionAnswer
+
+DESCRIPTION: Final = "Keeps each tracker's share of qBittorrent's upload under that tracker's cap, and can undo it."
+
+REFERENCE: Final = "#/components/schemas/{name}"
+
+FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+ERRORS: Final[Mapping[int, str]] = {
+    400: "The request cannot be meant for this service, or is not confirmed.",
+    401: "A key is needed, or the one shown does not open this.",
+    403: "The request comes from a page elsewhere, or its session does not allow this.",
+    404: "There is no such tracker, torrent, cycle or file.",
+    408: "The request took too long to arrive.",
+    409: "Not in this state or in this combination.",
+    413: "The body is too large.",
+    422: "The body or a field is not what is expected.",
+    429: "Too many wrong keys came from this address.",
+    431: "Too many or too large headers.",
+    500: "The ledger or the strategy failed, or qguard has a fault; nothing was written to qBittorrent.",
+    502: "qBittorrent refused the login.",
+    503: "qBittorrent does not answer, or this cannot be served at present.",
+}
+
+NEEDS: Final[Mapping[Need, str]] = {
+    Need.NOTHING: "Public.",
+    Need.READ: "Needs the read key or the API key.",
+    Need.ALL: "Needs the API key.",
+    Need.HOOK: "Needs the hook key or the API key; without a hook key, private addresses need none.",
+}
+
+SCHEMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "Bearer": {"type": "http", "scheme": "bearer"},
+}
+KEYS: Final[tuple[dict[str, list[str]], ...]] = ({"ApiKey": []}, {"Bearer": []})
+
+LOGIN: Final = (
+    (
+        "POST",
+        "/login",
+        "log_in",
+        "Exchange a key for a session cookie; for pages.",
+        LoginBody,
+        SessionAnswer,
+        (401, 409),
+    ),
+    ("POST", "/logout", "log_out", "End the session of the cookie.", None, LogoutAnswer, ()),
+    (
+        "GET",
+        "/session",
+        "session",
+        "What this caller may do, and the token against forged requests.",
+        None,
+        SessionAnswer,
+        (),
+    ),
+)
+"""Operations that the application serves itself."""
+
+
+@cache
+def document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
+    """The document, ready for JSON."""
+    types = _types(endpoints)
+    made, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
+    schema = dict(zip(map(str, types), made, strict=True))
+    for kind in types:
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            _describe(kind, components, schema[str(kind)])
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schema, components)
+    for method, path, name, summary, body, answer, errors in LOGIN:
+        operation = {
+            "operationId": name,
+            "summary": summary,
+            "responses": _responses(200, {JSON: schema[str(answer)]}, {*errors, 400, 401, 403, 413, 422, 429, 500}),
+            "security": [] if path == "/login" else list(KEYS),
+        }
+        if body is not None:
+            operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema[str(body)]}}}
+        paths.setdefault(path, {})[method.lower()] = operation
+    made_of: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "qguard",
+            "version": __version__,
+            "description": f"{DESCRIPTION} Without a configured key, requests from this machine itself need none."
+            " Rates, caps and limits are bytes/s, times are epoch seconds, a limit of 0 is none.",
+        },
+        "paths": paths,
+        "components": {"schemas": dict(sorted(components.items())), "securitySchemes": dict(SCHEMES)},
+    }
+    whole: dict[str, Any] = _whole(made_of)
+    return whole
+
+
+def _whole(thing: Any) -> Any:  # noqa: ANN401 - JSON in, JSON out
+    """A number that is a multiple of 1 is called an integer, which in JSON it is."""
+    if isinstance(thing, list | tuple):
+        return [_whole(value) for value in thing]
+    if not isinstance(thing, dict):
+        return thing
+    if thing.get("type") == "number" and thing.get("multipleOf") == 1:
+        thing = {key: value for key, value in thing.items() if key != "multipleOf"} | {"type": "integer"}
+    return {key: _whole(value) for key, value in thing.items()}
+
+
+def _types(endpoints: Iterable[Endpoint]) -> list[Any]:
+    """Every type once, in the order of first use."""
+    found: dict[str, Any] = {str(schemas.ErrorAnswer): schemas.ErrorAnswer}
+    wanted = [kind for endpoint in endpoints for kind in (endpoint.answer, endpoint.body, endpoint.query)]
+    for kind in (*wanted, *(kind for row in LOGIN for kind in row[4:6])):
+        if kind is not None:
+            found.setdefault(str(kind), kind)
+    return list(found.values())
+
+
+def _operation(endpoint: Endpoint, schema: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        "description": NEEDS[endpoint.need],
+        "responses": _responses(
+            endpoint.status,
+            {media: schema[str(endpoint.answer)] if media == JSON else {"type": "string"} for media in endpoint.media},
+            _errors(endpoint),
+        ),
+        "security": _security(endpoint.need),
+    }
+    if endpoint.path == "/health":
+        operation["responses"]["503"] = {
+            "description": "The loop is stale.",
+            "content": {JSON: {"schema": schema[str(endpoint.answer)]}},
+        }
+    if parameters := [*_path_parameters(endpoint), *_query_parameters(endpoint, components)]:
+        operation["parameters"] = parameters
+    if endpoint.body is not None:
+        media = (JSON, *FORMS) if endpoint.need is Need.HOOK else (JSON,)
+        reference = schema[str(endpoint.body)]
+        required = bool(components[_name(reference)].get("required")) or endpoint.body in schemas.EXTRA
+        operation["requestBody"] = {
+            "required": required,
+            "content": {kind: {"schema": reference} for kind in media},
+        }
+    return operation
+
+
+def _security(need: Need) -> list[Any]:
+    if need is Need.NOTHING:
+        return []
+    return [{}, *KEYS] if need is Need.HOOK else list(KEYS)
+
+
+def _errors(endpoint: Endpoint) -> set[int]:
+    """Statuses with an ErrorAnswer."""
+    statuses = {400, 500, *endpoint.errors}
+    if endpoint.need is not Need.NOTHING:
+        statuses |= {401, 403, 429}
+    if endpoint.body is not None:
+        statuses |= {413, 422}
+    if endpoint.query is not schemas.Nothing:
+        statuses.add(422)
+    if endpoint.asks_client:
+        statuses |= {502, 503}
+    return statuses
+
+
+def _responses(status: int, content: Mapping[str, Any], errors: Iterable[int]) -> dict[str, Any]:
+    good = {
+        "description": "Done." if status != 202 else "Kept; done soon.",
+        "content": {k: {"schema": v} for k, v in content.items()},
+    }
+    error = {JSON: {"schema": {"$ref": REFERENCE.format(name="ErrorAnswer")}}}
+    return {str(status): good} | {
+        str(found): {"description": ERRORS[found], "content": error} for found in sorted(errors)
+    }
+
+
+def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    if "{hash}" not in endpoint.path:
+        return []
+    return [
+        {
+            "name": "hash",
+            "in": "path",
+            "required": True,
+            "description": "info-hash, or at least the first 6 digits of it",
+            "schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{6,40}$", "examples": [schemas.HASH]},
+        }
+    ]
+
+
+def _query_parameters(endpoint: Endpoint, components: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if endpoint.query is schemas.Nothing:
+        return []
+    schema = components[endpoint.query.__name__]
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "schema": {key: value for key, value in field.items() if key != "default" or value is not None},
+        }
+        for name, field in schema["properties"].items()
+    ]
+
+
+def _name(reference: Mapping[str, str]) -> str:
+    return reference["$ref"].rpartition("/")[2]
+
+
+def _describe(kind: type[msgspec.Struct], components: dict[str, Any], reference: Mapping[str, str]) -> None:
+    """Add what the types do not say: the words at each field, and what holds among fields."""
+    schema = components[_name(reference)]
+    for name, words in _field_words(kind).items():
+        if name in schema["properties"]:
+            schema["properties"][name].setdefault("description", words)
+    extra = schemas.EXTRA.get(kind, {})
+    for name, field in extra.get("properties", {}).items():
+        words = schema["properties"][name].get("description")
+        schema["properties"][name] = field | ({"description": words} if words else {})
+    schema |= {key: value for key, value in extra.items() if key != "properties"}
+    components[_name(reference)] = schema
+
+
+def _field_words(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """The docstring below each field of a struct."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    if not isinstance(tree, ast.ClassDef):
+        return {}
+    found = {}
+    for field, words in zip(tree.body, tree.body[1:], strict=False):
+        match field, words:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = inspect.cleandoc(text)
+    return found

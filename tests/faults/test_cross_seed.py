@@ -1,0 +1,295 @@
+"""Finished torrents reach cross-seed, whatever it does, and nothing else of qguard notices."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qguard import cross_seed
+from qguard.config.model import CrossSeed
+from qguard.cross_seed import Forwarder
+from qguard.qbittorrent.decode import TorrentDetails
+from qguard.qbittorrent.errors import UnreachableError
+from tests.support.daemon import Daemon
+from tests.support.ports import free_port
+from tests.support.process import ALPHA, BETA, Seeds, Service, Setup, sown, until
+
+KEY = "cross-seeds-own-key"
+
+
+@dataclass
+class Receiver:
+    """What stands in for cross-seed: answers with the next of `statuses`, then with 204."""
+
+    statuses: list[int] = field(default_factory=list)
+    got: list[tuple[str | None, dict[str, Any]]] = field(default_factory=list)
+    """The key and the JSON body of each request."""
+    gate: threading.Event = field(default_factory=threading.Event)
+    """Closed: requests are taken and not answered."""
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/webhook"
+
+    @property
+    def hashes(self) -> list[str]:
+        return [body["infoHash"] for _, body in self.got]
+
+
+@contextmanager
+def receiving(*statuses: int) -> Iterator[Receiver]:
+    receiver = Receiver(list(statuses))
+    receiver.gate.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            receiver.got.append((self.headers["X-API-Key"], body))
+            receiver.gate.wait(30)
+            self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    receiver.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    with closing(server.socket):
+        try:
+            yield receiver
+        finally:
+            receiver.gate.set()
+            server.shutdown()
+            thread.join(10)
+
+
+# Within a running service
+
+
+@pytest.fixture(scope="module")
+def planted(module_daemon: Callable[..., Daemon]) -> Iterator[Seeds]:
+    with sown(module_daemon) as seeds:
+        yield seeds
+
+
+@pytest.fixture
+def setup(planted: Seeds, tmp_path: Path) -> Setup:
+    planted.reset()
+    return Setup.of(tmp_path, planted)
+
+
+def point(setup: Setup, url: str, *, enabled: bool = True) -> None:
+    setup.config["cross_seed"] = {"enabled": enabled, "url": url, "api_key": KEY}
+    setup.save()
+
+
+def hook(service: Service, infohash: str, event: str = "complete", **more: str) -> float:
+    """Send a hook; seconds until it was answered."""
+    began = time.monotonic()
+    answer = service.http.post("/webhook", data={"event": event, "hash": infohash, **more})
+    assert answer.status_code == 202, answer.text
+    return time.monotonic() - began
+
+
+@pytest.mark.qbittorrent
+def test_a_finished_torrent_is_passed_on_as_the_client_knows_it(planted: Seeds, setup: Setup) -> None:
+    torrent = planted.torrents[ALPHA][0]
+    planted.api.post("torrents/addTags", hashes=torrent.infohash, tags="one,two")
+    with receiving() as receiver:
+        point(setup, receiver.url)
+        with setup.start() as service:
+            hook(service, planted.torrents[BETA][0].infohash, "add")
+            hook(service, torrent.infohash, name="a name of the hook's own")
+            until(lambda: receiver.got, "the torrent at cross-seed")
+            assert KEY not in service.log + service.http.get("/health").text
+    ((key, body),) = receiver.got
+    assert key == KEY
+    assert body == {
+        "infoHash": torrent.infohash,
+        "name": torrent.name,
+        "category": "",
+        "tags": "one, two",
+        "savePath": str(planted.daemon.data),
+    }
+
+
+@pytest.mark.qbittorrent
+def test_what_the_client_does_not_have_is_not_passed_on(planted: Seeds, setup: Setup) -> None:
+    known = planted.torrents[ALPHA][0].infohash
+    with receiving() as receiver:
+        point(setup, receiver.url)
+        with setup.start() as service:
+            for unknown in ("0" * 40, "f" * 64):
+                hook(service, unknown)
+            hook(service, known)  # it comes after them
+            until(lambda: receiver.got, "the known torrent at cross-seed")
+            assert "cross-seed" not in service.health()["problems"]
+    assert receiver.hashes == [known]
+
+
+@pytest.mark.qbittorrent
+def test_a_cross_seed_that_hangs_holds_up_neither_hooks_nor_cycles(planted: Seeds, setup: Setup) -> None:
+    with receiving() as receiver:
+        receiver.gate.clear()
+        point(setup, receiver.url)
+        with setup.start() as service:
+            hook(service, planted.hashes[0])
+            until(lambda: receiver.got, "the first torrent at cross-seed")
+            assert max(hook(service, name) for name in planted.hashes[1:]) < 0.5
+            began = time.monotonic()
+            service.cycle()
+            assert time.monotonic() - began < 5.0
+            assert len(receiver.got) == 1
+            receiver.gate.set()
+            until(lambda: len(receiver.got) == len(planted.hashes), "all torrents at cross-seed")
+    assert sorted(receiver.hashes) == sorted(planted.hashes)
+
+
+@pytest.mark.qbittorrent
+def test_reload_switches_it_on_points_it_elsewhere_and_switches_it_off(planted: Seeds, setup: Setup) -> None:
+    first, second, third, fourth = planted.hashes[:4]
+    with receiving() as here, receiving() as there, setup.start() as service:
+        hook(service, first)
+        point(setup, here.url)
+        service.reload()
+        hook(service, second)
+        until(lambda: here.got, "the second torrent here")
+        point(setup, there.url)
+        service.reload()
+        hook(service, third)
+        until(lambda: there.got, "the third torrent there")
+        there.gate.clear()
+        hook(service, fourth)
+        until(lambda: len(there.got) == 2, "the fourth torrent there")
+        hook(service, first)  # waits behind it, and is not wanted any more in a moment
+        point(setup, there.url, enabled=False)
+        service.reload()
+        there.gate.set()
+        hook(service, second)
+        service.stop()
+    assert (here.hashes, there.hashes) == ([second], [third, fourth])
+
+
+# The worker alone
+
+
+class Client:
+    """Has the torrents it is told of, and answers when it is told to."""
+
+    def __init__(self, *names: str, aliases: dict[str, str] | None = None) -> None:
+        self.names = set(names)
+        self.other = aliases or {}
+        self.listings = 0
+        self.away = 0
+
+    async def details(self, infohash: str) -> TorrentDetails | None:
+        if self.away:
+            self.away -= 1
+            raise UnreachableError("away")
+        return TorrentDetails(infohash, name=infohash) if infohash in self.names else None
+
+    async def aliases(self) -> dict[str, str]:
+        self.listings += 1
+        return self.other
+
+
+@contextmanager
+def no_more_than(seconds: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
+
+
+def names(count: int) -> list[str]:
+    return [f"{number:040x}" for number in range(count)]
+
+
+async def passed_on(forwarder: Forwarder, infohashes: Sequence[str]) -> None:
+    """Offer all, wait until nothing waits any more, and end the worker."""
+    for infohash in infohashes:
+        forwarder.offer(infohash)
+    assert forwarder._worker is not None
+    while len(forwarder) and not forwarder._worker.done():
+        await cross_seed.asyncio.sleep(0.01)  # the queue tells nobody when it is empty
+    await forwarder.close()
+
+
+def forward(url: str, client: Client, **more: Any) -> Forwarder:
+    settings = CrossSeed(enabled=True, url=url, api_key=KEY, **more)
+    return Forwarder(lambda: settings, lambda: client, pause=0.01)  # type: ignore[arg-type, return-value] # a part of one
+
+
+async def test_5xx_is_tried_again_until_it_is_taken() -> None:
+    with receiving(503, 500) as receiver:
+        forwarder = forward(receiver.url, Client(*names(1)))
+        await passed_on(forwarder, names(1))
+    assert receiver.hashes == names(1) * 3
+    assert (forwarder.forwarded, forwarder.dropped, forwarder.problem) == (1, 0, "")
+
+
+async def test_after_five_tries_a_torrent_is_dropped_counted_and_told_until_the_next_gets_through() -> None:
+    with receiving(*[503] * 5) as receiver:
+        forwarder = forward(receiver.url, Client(*names(2)))
+        await passed_on(forwarder, names(1))
+        assert len(receiver.got) == 5
+        assert forwarder.dropped == 1
+        assert forwarder.problem.startswith("1 finished torrents were not passed on to cross-seed")
+        assert "503" in forwarder.problem
+        await passed_on(forwarder, names(2)[1:])
+    assert (forwarder.forwarded, forwarder.dropped, forwarder.problem) == (1, 1, "")
+
+
+async def test_a_refused_connection_is_tried_again() -> None:
+    forwarder = forward(f"http://127.0.0.1:{free_port()}/", Client(*names(1)))
+    await passed_on(forwarder, names(1))
+    assert forwarder.dropped == 1
+    assert "cannot be reached" in forwarder.problem
+
+
+@pytest.mark.parametrize(("status", "remedy"), [(401, "cross_seed.api_key"), (404, "cross_seed.url"), (302, "url")])
+async def test_what_another_try_cannot_mend_is_not_tried_again(status: int, remedy: str) -> None:
+    with receiving(status) as receiver:
+        forwarder = forward(receiver.url, Client(*names(1)))
+        await passed_on(forwarder, names(1))
+    assert len(receiver.got) == 1
+    assert remedy in forwarder.problem
+    assert KEY not in forwarder.problem
+
+
+async def test_a_client_that_is_away_is_asked_again() -> None:
+    client = Client(*names(1))
+    client.away = 2
+    with receiving() as receiver:
+        await passed_on(forward(receiver.url, client), names(1))
+    assert receiver.hashes == names(1)
+
+
+async def test_a_hybrid_torrent_is_found_by_its_v1_hash_and_invented_hashes_cost_one_listing() -> None:
+    v1, *invented = names(50)
+    client = Client("d" * 40, aliases={v1: "d" * 40})
+    with receiving() as receiver:
+        forwarder = forward(receiver.url, client)
+        await passed_on(forwarder, [v1, *invented])
+    assert receiver.hashes == ["d" * 40]
+    assert client.listings == 1
+    assert (forwarder.unknown, forwarder.dropped) == (49, 0)
+
+
+async def test_the_queue_is_bounded_and_what_does_not_fit_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_seed, "MOST", 3)
+    with receiving() as receiver:
+        forwarder = forward(receiver.url, Client(*names(5)))
+        await passed_on(forwarder, [*names(5), names(1)[0]])
+    assert receiver.hashes == names(3)
+    assert forwarder.dropped == 2

@@ -1,0 +1,65 @@
+"""The OpenAPI document says what the interface does, and stands in the repository as it is served."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qguard.api.endpoints import ENDPOINTS
+from qguard.api.openapi import document
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = document(ENDPOINTS)
+DOCS = (ROOT / "docs" / "api.md").read_text()
+
+
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    return [(method, path, found) for path, item in DOCUMENT["paths"].items() for method, found in item.items()]
+
+
+def test_the_file_is_current() -> None:
+    stored = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    assert stored == json.loads(json.dumps(DOCUMENT)), "stale: run scripts/make_openapi.py"
+
+
+def test_every_endpoint_is_there() -> None:
+    listed = {(endpoint.method.lower(), endpoint.path) for endpoint in ENDPOINTS}
+    assert listed <= {(method, path) for method, path, _ in operations()}
+
+
+def test_every_operation_has_a_name_of_its_own() -> None:
+    names = [found["operationId"] for _, _, found in operations()]
+    assert len(names) == len(set(names))
+
+
+def test_every_reference_leads_somewhere() -> None:
+    wanted = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(DOCUMENT)))
+    assert wanted <= set(DOCUMENT["components"]["schemas"])
+
+
+@pytest.mark.parametrize(("method", "path", "found"), operations())
+def test_every_operation_says_who_may_call_it_and_what_a_refusal_is(
+    method: str, path: str, found: dict[str, Any]
+) -> None:
+    assert found["summary"].endswith("."), f"{method} {path}"
+    assert ("401" in found["responses"]) == (bool(found["security"]) or path == "/login")
+    for status, answer in found["responses"].items():
+        if status >= "400" and path != "/health":
+            assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorAnswer")
+
+
+@pytest.mark.parametrize(("method", "path", "found"), operations())
+def test_every_operation_stands_in_the_docs(method: str, path: str, found: dict[str, Any]) -> None:
+    assert f"`{method.upper()} {path}`" in DOCS
+
+
+def test_a_field_keeps_the_words_of_its_type() -> None:
+    page = DOCUMENT["components"]["schemas"]["HistoryReport"]["properties"]["next_before"]
+    assert page["description"].startswith("Ask again with this as `before`")
+
+
+def test_a_rollback_must_be_confirmed_or_dry() -> None:
+    body = DOCUMENT["components"]["schemas"]["RollbackBody"]
+    assert [way["required"] for way in body["anyOf"]] == [["confirm"], ["dry_run"]]

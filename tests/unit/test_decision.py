@@ -25,6 +25,14 @@ def test_sleeping_torrents_hold_standing_limits_that_the_cap_pays_for() -> None:
     assert limits(one_awake) == [1_000_000 - 2 * 1024, 1024, 1024]
 
 
+def test_a_torrent_more_asleep_does_not_rewrite_those_that_are_awake() -> None:
+    awake = [{"upspeed": 50_000}] * 3
+    first = decide(torrents([*awake, *[{}] * 5]), rules())
+    limited, claims = applied(first)
+    grown = [{"upspeed": 50_000 * (n < 3), "up_limit": int(v)} for n, v in enumerate(limited.up_limit)]
+    assert list(changes(decide(torrents([*grown, {}]), rules(), claims, first.state, at=5.0))) == [infohash(8)]
+
+
 def test_downloads_keep_their_floor_awake_or_not() -> None:
     some = [{"upspeed": 50_000, "downloading": True}, {"downloading": True}, *[{"upspeed": 50_000}] * 98]
     floor, first_share = 20_480, (1_000_000 - 2 * 20_480) / 98

@@ -30,14 +30,14 @@ from qguard.answers import (
     RolloutReport,
 )
 from qguard.config import ConfigError, Loaded, Settings, load, parse, restart_needed
-from qguard.cycle import Memory, World, look, run
+from qguard.cycle import GONE, Memory, World, look, read_limits, run
 from qguard.decision import Decision
-from qguard.ledger import Key, Ledger, LedgerError, read_originals_file
+from qguard.ledger import Hold, Key, Ledger, LedgerError, read_originals_file
 from qguard.log import redact
 from qguard.observe import pause_between
 from qguard.policy import EVERYWHERE, Policy
 from qguard.qbittorrent.client import TorrentClient
-from qguard.qbittorrent.errors import ClientError
+from qguard.qbittorrent.errors import ClientError, UnreachableError
 from qguard.rollback import RollbackReport, Scope, rollback
 from qguard.snapshot import UNLIMITED
 
@@ -79,6 +79,7 @@ class Service:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.loaded = loaded
+        self._started_with = loaded.settings
         self.ledger = ledger
         self.problems: dict[str, str] = {}
         self.last: Last | None = None
@@ -279,11 +280,13 @@ class Service:
                 )
             return done
 
-    async def shut_down(self) -> None:
-        """What is to happen when the service ends, and close the neighbours."""
+    async def shut_down(self, *, hangs: bool = False) -> None:
+        """What is to happen when the service ends, and close the neighbours; `hangs`: the client does not answer."""
         async with self._lock:
             if self.settings.global_.on_shutdown == "restore" and self.ledger.originals():
                 try:
+                    if hangs:
+                        raise UnreachableError("a request to qBittorrent hangs")
                     done = await rollback(
                         self.world, self.policy(), Scope(), who="service", reason="shutdown", hold=False
                     )
@@ -324,17 +327,22 @@ class Service:
         """Take up again what was paused or rolled back; with `foreign`, also what was yielded to somebody else."""
         scope = EVERYWHERE if tracker is None else self._know(tracker)
         async with self._lock:
-            if not hashes:
-                scopes = [s for name, s in self.ledger.controls if name == "pause" and scope in {EVERYWHERE, s}]
-                for paused in scopes:
-                    await self.ledger.clear_control("pause", paused)
             kinds = {"rollback", "foreign"} if foreign or hashes else {"rollback"}
             keys = [
                 key
                 for key, claim in self.ledger.claims.items()
                 if claim.hold in kinds and scope in {EVERYWHERE, claim.tracker} and (not hashes or key[0] in hashes)
             ]
-            await self.ledger.unhold(keys)
+            # What they have now counts as ours from here on: otherwise it would be somebody else's again at once.
+            theirs = [key for key in keys if self.ledger.claims[key].hold == "foreign"]
+            there = await read_limits(self._client, [infohash for infohash, _ in theirs]) if theirs else {}
+            taken = {key: there[key[0]] for key in theirs if there.get(key[0], GONE) != GONE}
+            self._unsure = True
+            await self.ledger.settle((), holds=dict.fromkeys(keys, Hold("")), reset=taken)
+            if not hashes:
+                scopes = [s for name, s in self.ledger.controls if name == "pause" and scope in {EVERYWHERE, s}]
+                for paused in scopes:
+                    await self.ledger.clear_control("pause", paused)
         self._log.info(f"resumed {scope} by {who}" + (f": {reason}" if reason else ""), torrents=len(keys))
         self.wake()
         return PauseReport("resumed", scope, None, len(keys))
@@ -373,9 +381,10 @@ class Service:
             self._note("configuration", words)
             raise
         async with self._lock:
-            restart = restart_needed(self.settings, new.settings)
+            restart = restart_needed(self._started_with, new.settings)
             other_client = new.settings.qbittorrent != self.settings.qbittorrent
             self.loaded, self._matcher, self._allocator = new, matcher, allocator
+            redact.redactor = wiring.redactor_for(new.settings)
             if other_client:
                 await self._client.close()
                 self._client = self._client_factory(new.settings)
@@ -405,7 +414,7 @@ class Service:
                     matcher=policy.make_matcher(settings),
                     allocator=policy.make_allocator(settings),
                 )
-            decision, _ = await look(self.world, rules, memory)
+            decision, _ = await look(self.world, rules, memory, force_full=self._unsure)
             return report.preview(decision)
 
     async def decision(self) -> Decision:

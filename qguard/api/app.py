@@ -1,5 +1,6 @@
 """Routes over the service. Each endpoint decodes, calls one method, encodes; nothing else."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -60,7 +61,7 @@ def _guarded(handler: Handler, service: Service, access: Access) -> Callable[[Re
         if request.method != "GET" and not access.same_origin(request.headers):
             return _error(403, "other_origin", "this request comes from a page elsewhere", "call from the same origin")
         try:
-            return _json(await handler(service, request, who))
+            return _json(await _unless_stopping(handler(service, request, who)))
         except RequestError as error:
             return _error(error.status, error.code, error.message, error.hint)
         except tuple(FAILURES) as error:
@@ -68,6 +69,14 @@ def _guarded(handler: Handler, service: Service, access: Access) -> Callable[[Re
             return _error(status, code, str(error), hint)
 
     return endpoint
+
+
+async def _unless_stopping(answer: Awaitable[object]) -> object:
+    """An answer, or why there will be none: requests that are not done when the service ends are cancelled."""
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        raise RequestError("stopping", "the service is stopping", "ask again when it runs", 503) from None
 
 
 FAILURES: Final[dict[type[Exception], tuple[int, str, str]]] = {

@@ -27,6 +27,10 @@ log = structlog.get_logger("qguard")
 
 SECRET_BYTES: Final = 32
 
+PATIENCE: Final = 2.0
+"""Seconds for a cycle or a request to finish when the service is to end. A cycle may be given up at any moment: what it
+was about to write is in the ledger, and the next start finds out what became of it."""
+
 
 class StartError(Exception):
     """The service cannot start; one line that says what to do."""
@@ -76,7 +80,7 @@ async def _run(service: Service, access: Access, listener: socket.socket) -> Non
             access_log=False,
             lifespan="off",
             server_header=False,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=int(PATIENCE),
         )
     )
     stop = asyncio.Event()
@@ -98,8 +102,11 @@ async def _run(service: Service, access: Access, listener: socket.socket) -> Non
         service.stop()
         server.should_exit = True
         stop.set()
-        await asyncio.wait([tasks["loop"], tasks["http"], tasks["watch"]], timeout=60)
-        await service.shut_down()
+        _, late = await asyncio.wait([tasks["loop"]], timeout=PATIENCE)
+        for task in late:
+            task.cancel()
+        await asyncio.wait([tasks["loop"], tasks["http"], tasks["watch"]], timeout=2 * PATIENCE)
+        await service.shut_down(hangs=bool(late))
         log.info("qguard has stopped")
     for task in tasks.values():
         if task.done() and not task.cancelled() and (error := task.exception()):
@@ -113,7 +120,6 @@ async def watch(service: Service, stop: asyncio.Event) -> None:
         if any(Path(name).name == path.name for _, name in changes):
             with contextlib.suppress(ConfigError):  # noted in /health and in the log by the service
                 await service.reload()
-                redact.redactor = redactor_for(service.settings)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -5,8 +5,8 @@ over `RATE_TIME`. The client's own `upspeed` is used before there are two readin
 
 A torrent wakes when it uploads at least half of its limit or the activity threshold, whichever is lower: so one that
 holds a tiny standing limit can be seen to wake. It falls asleep when it has uploaded less than half of the standing
-limit it would get (or of the threshold or its own limit, when one is lower) for `SLEEP_AFTER` seconds. That lower bar matters: a
-torrent put on a standing limit below what it uploads would press on it, wake at once, and so for ever.
+limit it would get (or of the threshold or its own limit, when one is lower) for `SLEEP_AFTER` seconds. That lower bar
+matters: a torrent put on a standing limit below what it uploads would press on it, wake at once, and so for ever.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 CONFIG := config/qguard.yaml
 
-.PHONY: help setup run test test-long lint format types layers docs-check compose-check test-parts bench bench-hook lock clean
+.PHONY: help setup run test test-long lint format types layers compose-check test-parts break bench-hook lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -63,6 +63,9 @@ layers: $(VENV)/.dev
 
 compose-check: test-parts
 	@docker-compose -f docker-compose.yml config --quiet && echo "docker-compose.yml: good"
+
+break: $(VENV)/.dev test-parts ## Break each guarantee by hand and see its test turn red (about 10 minutes)
+	@$(BIN)/python scripts/break_guarantees.py
 
 lock: $(VENV)/.dev ## Pin the newest dependencies, without index addresses
 	@scripts/lock.sh

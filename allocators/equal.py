@@ -1,6 +1,6 @@
 """`equal`: every awake torrent of a tracker gets the same limit.
 
-    reserve = min(K, sleepers) * s            s, K: see `allocators.standing`
+    reserve = min(K, sleepers) * s            s, K, and how sleepers are counted: see `allocators.standing`
     budget  = cap - used outside - reserve
     limit   = budget / awake torrents         to the byte; the first torrents by info-hash get the odd bytes
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from allocators.base import MIN_LIMIT, Allocation, Options, Request
 from allocators.link import caps_within_link
-from allocators.standing import keep_near, standing_limit
+from allocators.standing import keep_near, reserve_for, standing_limit
 from allocators.waterfill import waterfill
 
 
@@ -40,7 +40,7 @@ class Equal:
         sharing = request.awake | held_download
         sleepers = request.total(~sharing)
         standing = standing_limit(resting_cap, request.wakeups)
-        reserve = np.minimum(request.wakeups, sleepers) * standing
+        reserve = reserve_for(sleepers, standing, request.wakeups)
         budget = cap - request.outside - reserve
 
         lo = np.where(sharing, np.clip(request.floor, MIN_LIMIT, request.ceiling), 0)

@@ -30,6 +30,21 @@ def standing_limit(cap: Int64, wakeups: Int64) -> Int64:
     return np.exp2(np.floor(np.log2(room))).astype(np.int64)
 
 
+def reserve_for(sleepers: Int64, standing: Int64, wakeups: Int64) -> Int64:
+    """(G,) what the cap keeps free for K sleepers to wake at once: s for each, or for all where there are fewer.
+
+    Their number is rounded up to a power of two: otherwise, on a tracker with few torrents, every torrent that is added
+    or falls asleep would change the share of all that are awake by a few bytes, and rewrite them.
+
+    Args:
+        sleepers: (G,) sleeping torrents.
+        standing: (G,) s, bytes/s.
+        wakeups: (G,) K.
+    """
+    rounded = np.exp2(np.ceil(np.log2(np.maximum(sleepers, 1)))).astype(np.int64)
+    return np.where(sleepers > 0, np.minimum(wakeups, rounded), 0) * standing
+
+
 def keep_near(current: Int64, standing: Int64) -> Int64:
     """(N,) the standing limit, or what the torrent holds already when that is at most 2x below it."""
     near = (current > standing // 2) & (current < standing)

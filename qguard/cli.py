@@ -31,6 +31,17 @@ PIPE_WIDTH: Final = 200
 
 Show = Callable[[Any, Console], None]
 
+
+class _Whole(click.IntRange):
+    """A whole number, and an error that says which ones there are."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401 - as click passes it
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value} is not a whole number from {self.min} to {self.max}", param, ctx)
+
+
 _config = click.option(
     "--config", "config", type=click.Path(path_type=Path), help="Configuration file instead of the usual places."
 )
@@ -60,9 +71,13 @@ def main() -> None:
         sys.exit(ended.exit_code)
     except click.Abort:
         _fail("not done", commands.FAILED)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(BAD_CONFIGURATION)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "qguard"
+        _fail(f"{error.format_message().rstrip('.')}; see `{where} --help`", BAD_CONFIGURATION)
 
 
 def _fail(words: str, code: int) -> None:
@@ -84,11 +99,12 @@ def run(config: Path | None) -> None:
             max_size_mb=options.max_size_mb,
             backup_count=options.backup_count,
         )
+    except OSError as error:
+        raise CommandError(f"log file {options.file} cannot be used: {error.strerror}; see logging.file") from None
+    try:
         asyncio.run(serve(loaded))
     except (StartError, LedgerError) as error:
         raise CommandError(str(error)) from None
-    except OSError as error:
-        raise CommandError(f"log file {options.file} cannot be used: {error.strerror}; see logging.file") from None
 
 
 @cli.command()
@@ -181,7 +197,7 @@ def rollback(
 @_json
 @_reason
 @_tracker
-@click.argument("percentage", type=click.IntRange(0, 100))
+@click.argument("percentage", type=_Whole(0, 100))
 def rollout(config: Path | None, as_json: bool, reason: str, tracker: str | None, percentage: int) -> None:  # noqa: FBT001
     """Manage this percentage of the torrents; those that leave get their original limit back."""
     answer = commands.ask(
@@ -296,7 +312,7 @@ def explain(config: Path | None, as_json: bool, infohash: str) -> None:  # noqa:
 @click.argument("infohash", metavar="[HASH]", default="")
 @click.option("--cycle", type=int, help="Only changes of this cycle.")
 @click.option("--before", type=int, help="Only changes with a smaller id: the next page.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Rows.", show_default=True)
+@click.option("--limit", type=_Whole(1, 1000), default=50, help="Rows.", show_default=True)
 def ledger(
     config: Path | None,
     as_json: bool,  # noqa: FBT001

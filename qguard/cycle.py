@@ -122,6 +122,7 @@ async def observe(world: World, memory: Memory, *, force_full: bool, names: Sequ
         memory.reading,
         clock=world.clock,
         written_under=Counters.from_rows(written_under.value) if written_under else None,
+        claimed=np.array([infohash for infohash, _ in world.ledger.claims], "S40"),
         force_full=force_full,
     )
 

@@ -48,6 +48,8 @@ class State:
     """Most wake-ups seen in one interval, by tracker id."""
     outside: Mapping[str, float] = field(default_factory=dict)
     """Recent peak of what held torrents use, by tracker id."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Torrents that were held, by tracker id."""
     at: float | None = None
     """When the reading of the previous decision was taken."""
 
@@ -79,6 +81,8 @@ class Estimated:
     outside: Int64
     """(R,) taken off the cap for torrents that qguard may not change."""
     outside_peak: Mapping[str, float]
+    held: Mapping[str, int]
+    """Torrents that are held, by tracker id."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,14 +165,23 @@ def estimate(reading: Reading, policy: Policy, matched: Matched, state: State) -
 
     held = matched.own.held
     used = np.bincount(matched.rule[held], weights=demand.rate[held], minlength=len(policy.ids))
-    before = np.array([state.outside.get(i, 0.0) for i in policy.ids])
+    count = np.bincount(matched.rule[held], minlength=len(policy.ids))
+    # Torrents that were given back are not outside any more: their use must not be counted twice.
+    fewer = count < np.array([state.held.get(i, 0) for i in policy.ids])
+    before = np.where(fewer, 0.0, [state.outside.get(i, 0.0) for i in policy.ids])
     peak = np.maximum(used, before * np.exp(-elapsed / OUTSIDE_MEMORY))
     step = np.maximum(base_cap // OUTSIDE_STEPS, 1)
     # A hundredth of a step is the end of a decay, not use.
     steps = np.ceil(np.maximum(peak / step - 0.01, 0)).astype(np.int64)
     outside = np.minimum(steps * step, base_cap)
     return Estimated(
-        demand, demand_state, base_cap, wakeups, outside, dict(zip(policy.ids, peak.tolist(), strict=True))
+        demand=demand,
+        demand_state=demand_state,
+        base_cap=base_cap,
+        wakeups=wakeups,
+        outside=outside,
+        outside_peak=dict(zip(policy.ids, peak.tolist(), strict=True)),
+        held=dict(zip(policy.ids, count.tolist(), strict=True)),
     )
 
 
@@ -246,6 +259,7 @@ def next_state(reading: Reading, policy: Policy, estimated: Estimated, allocated
         strategy_name=policy.settings.global_.allocation_strategy,
         wakeups=dict(zip(policy.ids, estimated.wakeups.tolist(), strict=True)),
         outside=estimated.outside_peak,
+        held=estimated.held,
         at=reading.at,
     )
 

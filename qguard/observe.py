@@ -13,7 +13,7 @@ import numpy as np
 
 from qguard.qbittorrent.client import TorrentClient
 from qguard.qbittorrent.errors import BadAnswerError
-from qguard.snapshot import Bool, Counters, Torrents, client_restarted, merge_active, merge_some
+from qguard.snapshot import Bool, Counters, InfoHashes, Torrents, client_restarted, merge_active, merge_some
 
 MAIN_THREAD_SHARE: Final = 0.02
 """The part of its main thread that a client may spend on our readings; half of it goes to full listings."""
@@ -64,6 +64,7 @@ async def observe(
     *,
     clock: Callable[[], float],
     written_under: Counters | None,
+    claimed: InfoHashes,
     force_full: bool = False,
 ) -> Reading:
     """Read the client once: one request, or two where the first is hard to believe.
@@ -73,6 +74,7 @@ async def observe(
         before: the previous reading, None at first.
         clock: steady seconds.
         written_under: counters at our last write before this process started, to notice a restart in between.
+        claimed: torrents that the ledger knows, to judge the first listing by.
         force_full: list everything even if that is not due.
 
     Raises:
@@ -101,7 +103,7 @@ async def observe(
         listed = await client.torrents()  # after a restart everything may be different
         now = clock()
 
-    await _confirm(client, before.torrents if before else None, listed)
+    await _confirm(client, before.torrents.infohash if before else claimed, listed)
     return Reading(
         listed,
         now,
@@ -153,10 +155,10 @@ def _maybe_reset(before: Reading | None, listed: Torrents, sessions: int, writte
     return (before.torrents.rows_of(listed.infohash) < 0) | restarted
 
 
-async def _confirm(client: TorrentClient, known: Torrents | None, listed: Torrents) -> None:
+async def _confirm(client: TorrentClient, known: InfoHashes, listed: Torrents) -> None:
     """Ask in another way when the listing is empty or has lost a large part of what was known."""
-    lost = int((listed.rows_of(known.infohash) < 0).sum()) if known is not None else 0
-    hard_to_believe = known is not None and lost > max(LOSS_TO_IGNORE, LOSS_TO_CONFIRM * len(known))
+    lost = int((listed.rows_of(known) < 0).sum())
+    hard_to_believe = lost > max(LOSS_TO_IGNORE, LOSS_TO_CONFIRM * len(known))
     if len(listed) and not hard_to_believe:
         return
     other = await client.other_listing()

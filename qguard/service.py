@@ -51,7 +51,7 @@ from qguard.config import (
     restart_needed,
 )
 from qguard.cross_seed import Forwarder
-from qguard.cycle import Memory, World, look, run
+from qguard.cycle import GONE, Memory, World, look, read_limits, run
 from qguard.decision import Decision
 from qguard.doctor import DoctorReport, Facts, examine
 from qguard.events import Events
@@ -61,7 +61,7 @@ from qguard.log import redact
 from qguard.observe import pause_between
 from qguard.policy import EVERYWHERE, NO_CAP, Policy
 from qguard.qbittorrent.client import TorrentClient
-from qguard.qbittorrent.errors import ClientError
+from qguard.qbittorrent.errors import ClientError, UnreachableError
 from qguard.rollback import RollbackReport, Scope, rollback
 from qguard.snapshot import UNLIMITED
 
@@ -106,6 +106,7 @@ class Service:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.loaded = loaded
+        self._started_with = loaded.settings
         self.ledger = ledger
         self.problems: dict[str, str] = {}
         self.last: Last | None = None
@@ -402,11 +403,13 @@ class Service:
                 )
             return done
 
-    async def shut_down(self) -> None:
-        """What is to happen when the service ends, and close the neighbours."""
+    async def shut_down(self, *, hangs: bool = False) -> None:
+        """What is to happen when the service ends, and close the neighbours; `hangs`: the client does not answer."""
         async with self._lock:
             if self.settings.global_.on_shutdown == "restore" and self.ledger.originals():
                 try:
+                    if hangs:
+                        raise UnreachableError("a request to qBittorrent hangs")
                     done = await rollback(
                         self.world, self.policy(), Scope(), who="service", reason="shutdown", hold=False
                     )
@@ -459,6 +462,12 @@ class Service:
                 for key, claim in self.ledger.claims.items()
                 if claim.hold in kinds and scope in {EVERYWHERE, claim.tracker} and (not hashes or key[0] in hashes)
             ]
+            # What they have now counts as ours from here on: otherwise it would be somebody else's again at once.
+            theirs = [key for key in keys if self.ledger.claims[key].hold == "foreign"]
+            there = await read_limits(self._client, [infohash for infohash, _ in theirs]) if theirs else {}
+            taken = {key: there[key[0]] for key in theirs if there.get(key[0], GONE) != GONE}
+            self._unsure = True
+            await self.ledger.settle((), reset=taken)
             await self.ledger.record(
                 "resume",
                 (),
@@ -505,10 +514,11 @@ class Service:
             self._note("configuration", words)
             raise
         async with self._lock:
-            restart = restart_needed(self.settings, new.settings)
+            restart = restart_needed(self._started_with, new.settings)
             other_client = new.settings.qbittorrent != self.settings.qbittorrent
             self.loaded, self._matcher, self._allocator = new, matcher, allocator
             self.forwarder.reconfigured()
+            redact.redactor = wiring.redactor_for(new.settings)
             if other_client:
                 await self._client.close()
                 self._client = self._client_factory(new.settings)
@@ -689,7 +699,7 @@ class Service:
                     matcher=policy.make_matcher(settings),
                     allocator=policy.make_allocator(settings),
                 )
-            decision, _ = await look(self.world, rules, memory)
+            decision, _ = await look(self.world, rules, memory, force_full=self._unsure)
             return report.preview(decision)
 
     async def decision(self) -> Decision:

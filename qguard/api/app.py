@@ -1,5 +1,6 @@
 """The table of endpoints as a Starlette application: doors, decoding, typed errors."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -44,6 +45,15 @@ LARGEST_HOOK: Final = 2**16
 """Bytes of a hook's body; a torrent's name and paths are the largest part."""
 
 SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "x-api-key", CSRF_HEADER})
+
+
+async def _unless_stopping(answer: Awaitable[object]) -> object:
+    """An answer, or why there will be none: requests that are not done when the service ends are cancelled."""
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        raise RequestError("stopping", "the service is stopping", "ask again when it runs", 503) from None
+
 
 FAILURES: Final[dict[type[Exception], tuple[int, str, str]]] = {
     ConfigError: (422, "bad_configuration", "the last good configuration stays in force"),
@@ -167,7 +177,8 @@ async def _serve(service: Service, doors: Doors, endpoint: Endpoint, request: Re
         if endpoint.body is not None:
             body = _decode(await _read(request, LARGEST_BODY), endpoint.body)
     query = _convert(dict(request.query_params), endpoint.query)
-    answer = await endpoint.handler(service, Call(who, body, query, request.path_params, visit.harmless))
+    call = Call(who, body, query, request.path_params, visit.harmless)
+    answer = await _unless_stopping(endpoint.handler(service, call))
     _ = doors.access  # after a reload: new keys end sessions, and the answer must not show them
     if isinstance(answer, Response):  # a page, metrics, events
         return answer

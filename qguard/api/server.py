@@ -30,6 +30,10 @@ log = structlog.get_logger("qguard")
 
 SECRET_BYTES: Final = 32
 
+PATIENCE: Final = 2.0
+"""Seconds for a cycle or a request to finish when the service is to end. A cycle may be given up at any moment: what it
+was about to write is in the ledger, and the next start finds out what became of it."""
+
 
 class StartError(Exception):
     """The service cannot start; one line that says what to do."""
@@ -78,7 +82,12 @@ async def _run(service: Service, doors: Doors, listener: socket.socket) -> None:
     """The loop, the HTTP interface and the watch, until one of them ends or a signal comes."""
     settings = service.settings
     server = _Server(
-        uvicorn.Config(make_app(service, doors), http=bounded_protocol(), timeout_graceful_shutdown=5, **UVICORN)
+        uvicorn.Config(
+            make_app(service, doors),
+            http=bounded_protocol(),
+            timeout_graceful_shutdown=int(PATIENCE),
+            **UVICORN,
+        )
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -99,8 +108,11 @@ async def _run(service: Service, doors: Doors, listener: socket.socket) -> None:
         service.stop()
         server.should_exit = True
         stop.set()
-        await asyncio.wait([tasks["loop"], tasks["http"], tasks["watch"]], timeout=60)
-        await service.shut_down()
+        _, late = await asyncio.wait([tasks["loop"]], timeout=PATIENCE)
+        for task in late:
+            task.cancel()
+        await asyncio.wait([tasks["loop"], tasks["http"], tasks["watch"]], timeout=2 * PATIENCE)
+        await service.shut_down(hangs=bool(late))
         log.info("qguard has stopped")
     for task in tasks.values():
         if task.done() and not task.cancelled() and (error := task.exception()):

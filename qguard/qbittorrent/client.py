@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -23,16 +22,21 @@ from qbittorrentapi.exceptions import (
     Unauthorized401Error,
 )
 from qbittorrentapi.exceptions import HTTP403Error as Forbidden
+from requests.exceptions import ChunkedEncodingError
 
 from allocators.base import MAX_LIMIT, MIN_LIMIT
 from qguard.qbittorrent import decode
 from qguard.qbittorrent.errors import BadAnswerError, ClientError, LoginRefusedError, UnreachableError
+from qguard.qbittorrent.thread import WorkThread
 from qguard.snapshot import UNLIMITED, Torrents
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds for the TCP connection alone; the answer may take the configured timeout."""
+
+LOGOUT_TIMEOUT: Final = 2.0
+"""Seconds for the logout at the end, which is a courtesy."""
 
 LOGIN_PAUSE: Final = 3600.0
 """Seconds without another login after a refused one. qBittorrent bans an address for an hour after five."""
@@ -171,6 +175,11 @@ class _Session(qbittorrentapi.Client):
         answer: bytes = self._once("post", namespace, method, data=data, response_class=bytes)
         return answer
 
+    def use_only(self, address: "Address") -> None:
+        """Take back what the library read from QBITTORRENTAPI_* variables to fill in what the address leaves open."""
+        self.username, self._password = address.username or "", address.password or ""
+        self._api_key = address.api_key or ""
+
     def session_id(self) -> str:
         """All cookies of the session; they change when the client was restarted."""
         return repr(sorted(self._session.cookies.items()))
@@ -184,7 +193,7 @@ class QbittorrentClient:
         self.sessions = 0
         self._address = address
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="qbittorrent")
+        self._thread = WorkThread("qbittorrent")
         self._version: ClientVersion | None = None
         self._refused: tuple[float, str] | None = None
         self._logged_in = False
@@ -204,6 +213,7 @@ class QbittorrentClient:
             },
             HTTPADAPTER_ARGS={"max_retries": 0},
         )
+        self._api.use_only(address)
 
     async def version(self) -> ClientVersion:
         """Log in where needed and see who answers."""
@@ -237,6 +247,8 @@ class QbittorrentClient:
 
     async def limits(self, infohash: Sequence[str]) -> dict[str, int]:
         """Upload limits now; fresh even where torrents/info lags by a refresh."""
+        if not infohash:
+            return {}
         hashes = "|".join(infohash)
         return await self._call(lambda api: decode.limits(api.raw("torrents", "uploadLimit", hashes=hashes)))
 
@@ -281,20 +293,19 @@ class QbittorrentClient:
 
     async def close(self) -> None:
         """Log out (each session left behind costs the client memory for an hour) and end the thread."""
-        if self._logged_in and not self._address.api_key:
-            with contextlib.suppress(APIConnectionError, OSError):  # the client is gone, and the session with it
-                await self._in_thread(lambda: self._api.raw("auth", "logout"))
-        await asyncio.to_thread(self._thread.shutdown)
+        if self._logged_in and not self._address.api_key and not self._thread.busy:
+            # It may be gone, and the session with it.
+            with contextlib.suppress(APIConnectionError, OSError, TimeoutError):
+                async with asyncio.timeout(LOGOUT_TIMEOUT):
+                    await self._thread.do(lambda: self._api.raw("auth", "logout"))
+        self._thread.end()
         self._api._trigger_session_initialization()  # noqa: SLF001 - the library has no public close
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _call(self, request: Callable[[_Session], T]) -> T:
         """Send one request; log in first where needed, and once more when the session has ended."""
         self._raise_if_refused()
         try:
-            return await self._in_thread(lambda: self._send(request))
+            return await self._thread.do(lambda: self._send(request))
         except ClientError:
             raise
         except Forbidden:
@@ -313,6 +324,10 @@ class QbittorrentClient:
             status = getattr(error.response, "status_code", "an error")
             raise BadAnswerError(
                 f"{self._address.url} answered {status}; check that it is qBittorrent's Web UI, and its log"
+            ) from None
+        except ChunkedEncodingError:
+            raise BadAnswerError(
+                f"the answer of {self._address.url} broke off; nothing is concluded from the part that came"
             ) from None
         except (APIConnectionError, OSError) as error:
             self.sessions += 1
@@ -386,7 +401,6 @@ def _reason(error: BaseException) -> str:
         ("resolve", "unknown host name"),
         ("CERTIFICATE", "its TLS certificate cannot be verified"),
         ("SSL", "TLS failed"),
-        ("IncompleteRead", "the answer broke off"),
         ("reset", "connection reset"),
         ("closed connection", "connection closed without an answer"),
     ):

@@ -194,22 +194,21 @@ async def test_missing_credentials_are_asked_for_in_one_line(between: Proxy, con
 
 
 async def test_an_ended_session_costs_one_login_and_the_request_goes_through(
-    scene: Scene, between: Proxy, client: QbittorrentClient
+    daemon_version: str, daemon: Callable[..., Daemon], proxy: Callable[[Daemon], Proxy], connect: Connect
 ) -> None:
-    with scene.daemon.api() as witness:
-        await client.torrents()
-        witness.set_preferences(web_ui_session_timeout=1)
-        await asyncio.sleep(1.2)  # the session's idle time itself
-        try:
-            await client.set_limit(scene.hashes[:1], 4_321)
-        finally:
-            witness.login(scene.daemon.username, scene.daemon.password)
-            witness.set_preferences(web_ui_session_timeout=3600)
-            scene.api.login(scene.daemon.username, scene.daemon.password)
-        assert limits_there(witness, scene.hashes[:1]) == {scene.hashes[0]: 4_321}
-    seen = [(request.path.rpartition("/")[2], request.status) for request in between.log]
+    running = daemon(preferences={"WebUI\\SessionTimeout": 2})
+    made = make_torrent("written", running.data)
+    with running.api() as api:
+        seed(running, api, [made])
+    between = proxy(running)
+    client = connect(between.url, running)
+    await client.torrents()
+    await asyncio.sleep(2.2)  # the idle time that ends a session
+    await client.set_limit([made.infohash], 4_321)
+    seen = [(request.path.rpartition("/")[2], request.status == 403) for request in between.log]
     assert [name for name, _ in seen] == ["login", "info", "setUploadLimit", "login", "setUploadLimit"]
-    assert [status for _, status in seen][2] == 403
+    assert [refused for _, refused in seen] == [False, False, True, False, False]
+    assert await client.limits([made.infohash]) == {made.infohash: 4_321}
 
 
 async def test_a_restart_of_the_daemon_costs_one_login_and_counts_as_a_new_session(

@@ -1,5 +1,6 @@
 """Full listings are made as often as they are cheap; in between the active torrents are enough."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,17 @@ async def test_after_a_failed_write_everything_is_listed_again(
     with daemon.api() as api:
         assert len(set(api.limits().values())) == 1
     assert [request.form().get("filter") for request in proxy.requests("torrents/info")] == [None, None]
+
+
+async def test_a_first_listing_that_lacks_what_the_ledger_knows_is_not_believed(
+    scene: tuple[Service, Proxy, Daemon],
+) -> None:
+    service, proxy, _ = scene
+    await service.cycle(who="test", reason="")
+    service._memory = Memory()  # as after a restart of qguard
+    proxy.rewrite("torrents/info", lambda body: json.dumps(json.loads(body)[:1]).encode())
+    with pytest.raises(observe.ImplausibleError, match="1 torrents in one way and 12 in another"):
+        await service.cycle(who="test", reason="")
 
 
 async def test_a_rollback_is_seen_by_the_next_reading(

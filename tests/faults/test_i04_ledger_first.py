@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon
-from tests.support.process import Seeds, Service, Setup, sown
+from tests.support.process import ALPHA_CAP, BETA_CAP, Seeds, Service, Setup, sown
 
 pytestmark = pytest.mark.qbittorrent
 
@@ -93,10 +93,6 @@ def test_what_cannot_be_stored_is_not_sent(seeds: Seeds, observing: Service, cau
     with cause(observing):
         setup.edit(rollout_percentage=100)
         assert reason in observing.wait_degraded("ledger", timeout=30)
-        answer = observing.post("/cycle/force")
-        assert answer.status_code == 500, (answer.text, observing.log)
-        assert answer.json()["error"]["code"] == "ledger"
-        assert reason in answer.json()["error"]["message"]
         assert seeds.proxy.limits_sent() == []
         assert seeds.api.limits() == seeds.originals
     seeds.wait_limits(seeds.limited, timeout=30)
@@ -104,12 +100,18 @@ def test_what_cannot_be_stored_is_not_sent(seeds: Seeds, observing: Service, cau
     assert len(observing.logged(reason)) == 1
 
 
-def test_a_rollback_that_cannot_be_stored_sends_nothing_and_can_be_repeated(seeds: Seeds, tmp_path: Path) -> None:
+def test_what_is_asked_for_and_cannot_be_stored_is_refused_and_can_be_asked_for_again(
+    seeds: Seeds, tmp_path: Path
+) -> None:
     setup = Setup.of(tmp_path, seeds)
     with setup.start() as service:
         seeds.wait_limits(seeds.limited)
         sent = seeds.proxy.limits_sent()
         with the_database_refuses(service):
+            setup.caps(ALPHA_CAP * 8, BETA_CAP * 8)
+            service.wait_degraded("ledger")
+            answer = service.post("/cycle/force")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "ledger")
             refused = setup.command("rollback", "--yes").expect(1)
             assert "SQLite refused" in refused.err
             assert "nothing was written to the client" in refused.err

@@ -45,7 +45,8 @@ def test_equal_gives_the_whole_cap_to_awake_torrents_to_the_byte(request: Reques
         if tracker in answer.conflicts or not awake.any():
             continue
         sleepers = int((~awake & (request.floor[rows] == 0)).sum())
-        reserve = min(int(request.wakeups[g]), sleepers) * int(answer.standing[g])
+        rounded = 1 << (sleepers - 1).bit_length() if sleepers else 0  # up to a power of two
+        reserve = min(int(request.wakeups[g]), rounded) * int(answer.standing[g])
         held = int(answer.limit[rows][~awake & (request.floor[rows] > 0)].sum())
         left = int(request.base_cap[g] - request.outside[g]) - reserve - held
         assert int(answer.limit[rows][awake].sum()) == min(left, int(request.ceiling[rows][awake].sum()))

@@ -1,7 +1,8 @@
-"""qguard as its users have it: a folder with a configuration and a ledger, the service and the commands as processes."""
+"""qguard as its users have it: a folder with configuration and ledger, the service and the commands as processes."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,7 +36,8 @@ ORIGINALS: Final[Mapping[str, Sequence[int]]] = {
     BETA: (0, 1_000_000, 2_000_000, 0, 300_000),
     REST: (0, 123_456),
 }
-"""bytes/s that the owner had set, by announce host. Fewer than ten are finite, so that first contact asks nothing."""
+"""bytes/s that the owner had set, by announce host; the first also counts for copies beyond these. Fewer than ten are
+finite, so that first contact asks nothing."""
 
 ALPHA_CAP, BETA_CAP = 4_000_000, 64_000_000
 """bytes/s; standing limits are 5 % of that for 48 wake-ups, rounded down to a power of two."""
@@ -88,9 +90,9 @@ class Seeds:
         return [torrent.infohash for group in self.torrents.values() for torrent in group]
 
     def of(self, limits: Mapping[str, Sequence[int]]) -> dict[str, int]:
-        """Limits by announce host -> limits by info-hash, repeated where there are more torrents."""
+        """Limits by announce host -> limits by info-hash; the first one also for torrents beyond the last."""
         return {
-            torrent.infohash: limits[host][number % len(limits[host])]
+            torrent.infohash: limits[host][number if number < len(limits[host]) else 0]
             for host, group in self.torrents.items()
             for number, torrent in enumerate(group)
         }
@@ -134,7 +136,7 @@ class Seeds:
 
 @contextmanager
 def sown(start: Callable[..., Daemon], *, copies: int = 1) -> Iterator[Seeds]:
-    """Seeds on a daemon of their own, which refreshes its rates twice a second so that qguard's turns are not stretched.
+    """Seeds on a daemon of their own, which refreshes twice a second so that qguard's turns are not stretched.
 
     Args:
         start: makes the daemon, as the fixtures `daemon` and `module_daemon` do.
@@ -342,10 +344,25 @@ class Service:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def roll_back(self) -> Any:
+        """Put all originals back and return the report."""
+        answer = self.post("/rollback", confirm=True)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
     def reload(self) -> None:
         """Let it read its configuration now."""
         answer = self.post("/config/reload")
         assert answer.status_code == 200, answer.text
+
+    def end(self, number: signal.Signals, within: float) -> int:
+        """Send a signal and return the exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended within that many seconds.
+        """
+        self._child.send_signal(number)
+        return self._child.wait(within)
 
     def stop(self, patience: float = 20.0) -> int:
         """SIGTERM, and return the exit status; kills it after `patience` seconds."""
@@ -358,9 +375,7 @@ class Service:
         children.kill(self._child)
 
 
-def command(
-    *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 60.0
-) -> Done:
+def command(*words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 60.0) -> Done:
     """Run `qguard` with these words and no terminal; `env` is added to a bare environment."""
     ended = subprocess.run(
         [QGUARD, *words],

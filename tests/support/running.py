@@ -63,16 +63,8 @@ class Qguard:
         self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=30.0)
         self._timeout = timeout
         self._environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": str(folder), **(environment or {})}
-        qbittorrent = {"url": client} | ({"username": login[0], "password": login[1]} if login else {})
-        sections = {
-            "global": {"host": "127.0.0.1", "port": port, **keys},
-            "qbittorrent": qbittorrent,
-            "rollback": {"database_path": str(self.ledger)},
-        }
-        # JSON is YAML, but for what people write by hand.
-        lines = [f"{name}: {json.dumps(value)}" for name, value in sections.items()]
-        rules = trackers if isinstance(trackers, str) else json.dumps(trackers)
-        self.config.write_text("\n".join([*lines, f"trackers: {rules}\n"]))
+        keys |= {"host": "127.0.0.1", "port": port}
+        self.config.write_text(configuration(self.ledger, client, trackers=trackers, login=login, keys=keys))
         try:
             self.start()
         except BaseException:
@@ -192,3 +184,20 @@ class Qguard:
 def login(daemon: Daemon) -> tuple[str, str]:
     """User name and password of a daemon."""
     return daemon.username, daemon.password
+
+
+def configuration(
+    ledger: Path,
+    client: str,
+    *,
+    trackers: str | list[dict[str, Any]],
+    login: tuple[str, str] | None,
+    keys: Mapping[str, Any],
+) -> str:
+    """The text of a configuration file; `keys` are the section `global`."""
+    qbittorrent = {"url": client} | ({"username": login[0], "password": login[1]} if login else {})
+    sections = {"global": keys, "qbittorrent": qbittorrent, "rollback": {"database_path": str(ledger)}}
+    # JSON is YAML, though not what people write by hand.
+    lines = [f"{name}: {json.dumps(value)}" for name, value in sections.items()]
+    rules = trackers if isinstance(trackers, str) else json.dumps(trackers)
+    return "\n".join([*lines, f"trackers: {rules}\n"])

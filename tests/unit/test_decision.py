@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from qguard.ledger import Control
+from qguard.snapshot import Torrents
 from tests.support.columns import ADDED_ON, TWO_TRACKERS, applied, changes, claim, decide, infohash, rules, torrents
 
 
@@ -22,6 +23,14 @@ def test_sleeping_torrents_hold_standing_limits_that_the_cap_pays_for() -> None:
     one_awake = [{"upspeed": 50_000}, {}, {}]
     # 5 % of 1 MB/s for 48 wake-ups is 1041 B/s, 1024 on the grid of powers of two; two sleepers are reserved for.
     assert limits(one_awake) == [1_000_000 - 2 * 1024, 1024, 1024]
+
+
+def test_a_torrent_more_asleep_does_not_rewrite_those_that_are_awake() -> None:
+    awake = [{"upspeed": 50_000}] * 3
+    first = decide(torrents([*awake, *[{}] * 5]), rules())
+    limited, claims = applied(first)
+    grown = [{"upspeed": 50_000 * (n < 3), "up_limit": int(v)} for n, v in enumerate(limited.up_limit)]
+    assert list(changes(decide(torrents([*grown, {}]), rules(), claims, first.state, at=5.0))) == [infohash(8)]
 
 
 def test_downloads_keep_their_floor_awake_or_not() -> None:
@@ -59,6 +68,17 @@ def test_a_foreign_torrent_that_takes_the_whole_cap_is_a_named_conflict() -> Non
     decided = decide(client, rules(), dict([claim(0, written=500, hold="foreign", hold_value=0)]))
     assert changes(decided) == {infohash(1): 1}
     assert "may not change use 1000000 B/s" in decided.allocated.conflicts["alpha"]
+
+
+def test_what_was_held_does_not_count_twice_once_it_is_given_back() -> None:
+    def client(at: float) -> Torrents:
+        return torrents([{"upspeed": 500_000, "uploaded": int(500_000 * at)}] * 4)
+
+    held = dict(claim(n, original=None, hold="rollback") for n in range(4))
+    state = None
+    for turn in range(12):
+        state = decide(client(5.0 * turn), rules(), held, state, at=5.0 * turn).state
+    assert list(changes(decide(client(60.0), rules(), {}, state, at=60.0)).values()) == [250_000] * 4
 
 
 def test_the_link_is_shared_and_holds_uncapped_trackers_too() -> None:

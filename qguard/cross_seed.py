@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from qguard.config.model import CrossSeed
 from qguard.qbittorrent.client import TorrentClient
@@ -130,15 +131,6 @@ class Forwarder:
 
     async def _pass_on(self, http: httpx.AsyncClient, infohash: str) -> None:
         """All tries for one torrent."""
-        # Imported where it is used: who does not forward does without it.
-        from tenacity import (  # noqa: PLC0415
-            AsyncRetrying,
-            retry_if_exception_type,
-            stop_after_attempt,
-            wait_exponential,
-            wait_random,
-        )
-
         tries = AsyncRetrying(
             retry=retry_if_exception_type(_AgainError),
             stop=stop_after_attempt(ATTEMPTS),

@@ -1,11 +1,16 @@
 """Free ports of the loopback interface."""
 
+import os
 import random
 import socket
 
 # Below the range the kernel picks from for outgoing connections (32768 and up), so that no connection of ours lands on
 # a port between its choice here and its use.
-_RANGE = range(20_000, 32_000)
+_LOWEST, _HIGHEST, _WORKERS = 20_000, 32_000, 4
+# Each worker of pytest-xdist has its own part: a daemon that is restarted must find its ports free again.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+_SIZE = (_HIGHEST - _LOWEST) // _WORKERS
+_RANGE = range(_LOWEST + _WORKER * _SIZE, _LOWEST + (_WORKER + 1) * _SIZE)
 _taken: set[int] = set()
 
 

@@ -17,7 +17,7 @@ from tests.support import children
 from tests.support.daemon import Daemon, sweep_leftovers
 from tests.support.proxy import Proxy
 from tests.support.swarm import Swarm
-from tests.support.torrents import Torrent, make_torrents, seed, wait_seeding
+from tests.support.torrents import Torrent, make_torrents, seed, wait_limit_stored, wait_seeding
 from tests.support.tracker import Tracker
 from tests.support.webapi import WebApi
 
@@ -122,6 +122,7 @@ def test_limits_outlive_a_stop(daemon_version: str, daemon: Callable[..., Daemon
     with running.api() as api:
         seed(running, api, torrents, up_limit=5_000, category="films", tags=["x", "y"])
         api.set_limit([torrents[0].infohash], 7_777)
+        wait_limit_stored(running, torrents[0].infohash, 7_777)
         running.stop()
         running.start()
     with running.api() as api:

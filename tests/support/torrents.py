@@ -199,3 +199,17 @@ def wait_stored(daemon: Daemon, hashes: Iterable[str], *, timeout: float = 60.0)
 
 
 _ZERO_PIECE_HASH: Final = hashlib.sha1(bytes(PIECE), usedforsecurity=False).digest()
+
+
+def wait_limit_stored(daemon: Daemon, infohash: str, limit: int, *, timeout: float = 30.0) -> None:
+    """Wait until a limit is in the torrent's resume data: a stop right after a change may lose it (5.1 and later defer).
+
+    Raises:
+        TimeoutError: it is not.
+    """
+    deadline = time.monotonic() + timeout
+    wanted = b"17:upload_rate_limiti%de" % limit
+    while wanted not in (daemon.backup / f"{infohash}.fastresume").read_bytes():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the limit of {infohash} is not stored after {timeout} s")
+        time.sleep(0.05)

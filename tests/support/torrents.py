@@ -202,7 +202,7 @@ _ZERO_PIECE_HASH: Final = hashlib.sha1(bytes(PIECE), usedforsecurity=False).dige
 
 
 def wait_limit_stored(daemon: Daemon, infohash: str, limit: int, *, timeout: float = 30.0) -> None:
-    """Wait until a limit is in the torrent's resume data: a stop right after a change may lose it (5.1 and later defer).
+    """Wait until a limit is in the torrent's resume data: a stop right after a change may lose it (5.1 defers).
 
     Raises:
         TimeoutError: it is not.

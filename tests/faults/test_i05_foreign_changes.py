@@ -146,7 +146,7 @@ def test_limits_from_memory_are_not_taken_for_somebodys(seeds: Seeds, setup: Set
         seeds.proxy.wait_for("torrents/info", 3)
         assert [request.form().get("filter") for request in seeds.proxy.requests("torrents/info")][1:] == ["active"] * 2
         setup.caps(ALPHA_CAP * 8, BETA_CAP * 8)
-        service.wait_log("cycle 2: ")
+        service.wait_changes(2)
         assert service.logged("somebody else") == []
         assert setup.command("rollback", "--yes", "--json").expect().json["left_alone"] == []
     assert seeds.api.limits() == seeds.originals

@@ -39,8 +39,8 @@ def change(service: Service, factor: int) -> Mapping[str, Any]:
     setup.caps(ALPHA_CAP * factor, BETA_CAP * factor)
     service.reload()
     service.cycle()
-    (latest, *_) = setup.command("ledger", "--json").expect().json["cycles"]
-    return dict(latest)
+    actions = setup.command("ledger", "--json").expect().json["cycles"]
+    return dict(next(action for action in actions if action["kind"] == "cycle"))
 
 
 def mixed(seeds: Seeds, now: Mapping[str, int], originals_of: str) -> dict[str, int]:

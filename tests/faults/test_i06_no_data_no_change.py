@@ -161,7 +161,7 @@ def test_a_torrent_deleted_before_the_write_harms_no_other(seeds: Seeds, service
     seeds.api.delete([gone.infohash])
     try:
         fault.release()
-        service.wait_log("cycle 2: ")
+        service.wait_changes(2)
         service.wait_healthy()
         assert service.cycle()["changed"] == 0
         limits = seeds.api.limits()

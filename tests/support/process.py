@@ -293,6 +293,12 @@ class Service:
         """Lines of the log with this text in them."""
         return [line for line in self.log.splitlines() if text in line]
 
+    def wait_changes(self, count: int, timeout: float = 20.0) -> None:
+        """Wait until so many cycles changed something."""
+        until(
+            lambda: len(self.logged("limits changed in")) >= count, f"{count} changes in the log:\n{self.log}", timeout
+        )
+
     def wait_log(self, text: str, timeout: float = 20.0) -> None:
         """Wait for a line with this text."""
         until(lambda: self.logged(text), f"{text!r} in the log:\n{self.log}", timeout)

@@ -217,6 +217,7 @@ def test_the_answers_stay_valid_when_a_secret_looks_like_a_number_in_them(seeds:
     setup.config["logging"]["format"] = "json"
     setup.save()
     with setup.start() as service:
+        service.http.headers["X-API-Key"] = "4096"
         limits = {
             change["new"] for change in service.http.get("/ledger", params={"tracker": "alpha"}).json()["changes"]
         }

@@ -167,7 +167,7 @@ async def test_a_cycle_sends_what_the_preview_before_it_proposed(scene: Scene) -
 
     await scene.change_cap(alpha=2 * CAP, beta=CAP // 4)
     moved = await scene.assert_preview_is_what_is_sent()
-    alpha, beta, _ = moved.trackers
+    alpha, beta, _ = moved.tracker_reports
     assert (alpha.raised, alpha.lowered, beta.raised, beta.lowered) == (AWAKE // 2, 0, 0, AWAKE // 2)
 
     await scene.service.set_rollout(30, tracker=None, who="test", reason="")

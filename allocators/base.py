@@ -5,7 +5,7 @@ an upload limit in bytes/s for every torrent. What it wants to remember it retur
 the next request; it holds nothing itself, so that a cycle, a preview, a simulation and a test can use the same object.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Final, Protocol
@@ -68,6 +68,8 @@ class Request:
     """(N,) connected leechers."""
     awake: Bool
     """(N,) uploads at present; sleeping torrents hold a standing limit."""
+    pressing: Bool
+    """(N,) awake, and uploads what its limit lets through, or woke too lately to tell: it may want any amount."""
     current: Int64
     """(N,) the limit that the client has now, 0 for none."""
     floor: Int64
@@ -79,6 +81,10 @@ class Request:
     """The line that all trackers share, None when it is not known."""
     elapsed: float = 0.0
     """Seconds since the previous request, 0.0 for the first."""
+
+    def __post_init__(self) -> None:
+        """Refuse columns that no strategy could make sense of (see `check_request`)."""
+        check_request(self)
 
     @property
     def count(self) -> Int64:
@@ -92,6 +98,73 @@ class Request:
     def total(self, per_torrent: NDArray[Any]) -> NDArray[Any]:
         """Sum an (N,) column by tracker: (G,)."""
         return np.add.reduceat(per_torrent, self.start) if len(self.start) else per_torrent[:0]
+
+
+_PER_TRACKER: Final = {
+    "start": np.int64,
+    "base_cap": np.int64,
+    "outside": np.int64,
+    "wakeups": np.int64,
+    "priority": np.int64,
+    "guaranteed": np.int64,
+    "hard": np.bool_,
+    "may_lend": np.bool_,
+    "may_borrow": np.bool_,
+}
+_PER_TORRENT: Final = {
+    "infohash": np.bytes_,
+    "rate": np.float64,
+    "leechers": np.int64,
+    "awake": np.bool_,
+    "pressing": np.bool_,
+    "current": np.int64,
+    "floor": np.int64,
+    "ceiling": np.int64,
+}
+_RANGES: Final = {
+    "base_cap": (1, MAX_CAP),
+    "outside": (0, MAX_CAP),
+    "wakeups": (1, MAX_CAP),
+    "priority": (1, 10),
+    "guaranteed": (0, MAX_CAP),
+    "rate": (0, 2.0**53),
+    "leechers": (0, MAX_CAP),
+    "current": (0, MAX_CAP),
+    "floor": (0, MAX_LIMIT),
+    "ceiling": (MIN_LIMIT, MAX_LIMIT),
+}
+
+
+def check_request(request: Request) -> None:
+    """Refuse columns of the wrong type, length or range.
+
+    Raises:
+        ValueError: one sentence that names the column.
+    """
+    for columns, length in ((_PER_TRACKER, len(request.tracker)), (_PER_TORRENT, len(request.infohash))):
+        for name, kind in columns.items():
+            column = getattr(request, name)
+            if not isinstance(column, np.ndarray) or not np.issubdtype(column.dtype, kind) or column.shape != (length,):
+                raise ValueError(f"column {name} must hold {length} values of {kind.__name__}")
+    for name, (least, most) in _RANGES.items():
+        column = getattr(request, name)
+        # Written so that NaN, of which nothing is true, fails too.
+        if len(column) and not (column.min() >= least and column.max() <= most):
+            raise ValueError(f"column {name} must be from {least} to {most}, not {column.min()} to {column.max()}")
+    _check_order(request.start, len(request.infohash))
+    if (request.pressing & ~request.awake).any():
+        raise ValueError("column pressing: a torrent that sleeps does not press on its limit")
+    if request.link is not None and not 1 <= request.link <= MAX_CAP:
+        raise ValueError(f"link must be from 1 to {MAX_CAP}, not {request.link}")
+    if not 0 <= request.elapsed < np.inf:
+        raise ValueError(f"elapsed must be a number of seconds, not {request.elapsed}")
+
+
+def _check_order(start: Int64, torrents: int) -> None:
+    if len(start) and not (start[0] == 0 and start[-1] < torrents and (np.diff(start) > 0).all()):
+        raise ValueError("column start must increase strictly from 0 and stay below the number of torrents")
+    if bool(len(start)) != bool(torrents):
+        raise ValueError("column start: every torrent needs a tracker, and every tracker a torrent")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +185,11 @@ class Allocation:
 class Options:
     """The strategy settings of the configuration; each strategy takes what it needs."""
 
+    min_torrent_upload_speed: int = 10 * 1024
+    max_torrent_share: float = 0.6
+    leechers_weight: float = 0.6
+    full_score_leechers: int = 20
+    full_score_rate: int = 2**20
     max_managed_torrents: int = 1000
     borrow_threshold_ratio: float = 0.9
     max_borrow_fraction: float = 0.5
@@ -124,7 +202,10 @@ class Allocator(Protocol):
     """A strategy: a pure function with a name.
 
     `state` is None at first and otherwise whatever the previous call returned; it is the caller's to keep, so a
-    strategy must not change it in place.
+    strategy must not change it in place. Mappings by tracker id in it can be forgotten tracker by tracker.
+
+    A strategy that promises rates within the cap rather than limits says how far its limits may add up above the cap,
+    by an attribute `overcommit` (at most the configured `max_overcommit`); for all others it is 1.
     """
 
     def allocate(self, request: Request, state: Any) -> tuple[Allocation, Any]:  # noqa: ANN401 - opaque by design
@@ -160,18 +241,24 @@ def load_strategy(name: str, options: Options) -> Allocator:
     raise UnknownStrategyError(f"no strategy {name!r} is installed; there are {', '.join(installed_strategies())}")
 
 
-def check(name: str, request: Request, answer: Allocation, *, may_exceed: Collection[str] = ()) -> None:
+def overcommit_of(allocator: Allocator, options: Options) -> float:
+    """How far the limits of a strategy may add up above the cap: 1.0 unless it says otherwise."""
+    return float(min(max(getattr(allocator, "overcommit", 1.0), 1.0), options.max_overcommit))
+
+
+def check(name: str, request: Request, answer: Allocation, *, overcommit: float = 1.0) -> None:
     """Refuse an answer that breaks the cap (I1) or that a client would take for unlimited (I2).
 
     The limits of a tracker's awake torrents and of its K highest sleeping ones must add up to no more than its
-    effective cap less what is used outside; effective caps must add up to no more than the sum of the base caps (or
-    the link, when that is less). In a tracker named in `conflicts` every awake torrent must hold the smallest limit.
+    effective cap (times `overcommit`) less what is used outside; effective caps must add up to no more than the sum of
+    the base caps (or the link, when that is less), and not be above a cap that is `hard`. In a tracker named in
+    `conflicts` every awake torrent must hold the smallest limit.
 
     Args:
         name: the strategy's name, for the message.
         request: what was asked.
         answer: what came back.
-        may_exceed: ids of trackers that need not keep the sum (strategies that promise rates, not limits).
+        overcommit: how far limits may add up above the cap (strategies that promise rates, not limits).
 
     Raises:
         BadAllocationError: one sentence with the strategy's name and the first fault found.
@@ -188,22 +275,22 @@ def check(name: str, request: Request, answer: Allocation, *, may_exceed: Collec
     elif answer.effective_cap.shape != request.base_cap.shape or answer.standing.shape != request.base_cap.shape:
         fault = "one effective cap and one standing limit per tracker are needed"
     else:
-        fault = _broken_cap(request, answer, may_exceed)
+        fault = _broken_cap(request, answer, overcommit)
     if fault:
         raise BadAllocationError(f"strategy {name!r} is refused, nothing was written: it gave {fault}")
 
 
-def _broken_cap(request: Request, answer: Allocation, may_exceed: Collection[str]) -> str | None:
+def _broken_cap(request: Request, answer: Allocation, overcommit: float) -> str | None:
     pool = int(request.base_cap.sum()) if request.link is None else min(request.link, int(request.base_cap.sum()))
     if int(answer.effective_cap.sum()) > pool:
         total = int(answer.effective_cap.sum())
         return f"effective caps that add up to {total} B/s, more than the {pool} B/s there are"
+    for g in np.flatnonzero(request.hard & (answer.effective_cap > request.base_cap)):
+        return f"tracker {request.tracker[g]!r} {answer.effective_cap[g]} B/s, over its hard cap"
     promised = promised_rate(request, answer.limit)
-    available = answer.effective_cap - request.outside
+    available = np.floor(answer.effective_cap * overcommit).astype(np.int64) - request.outside
     for g in np.flatnonzero(promised > available):
         tracker = request.tracker[g]
-        if tracker in may_exceed:
-            continue
         rows = slice(request.start[g], request.start[g] + request.count[g])
         squeezed = (answer.limit[rows][request.awake[rows]] <= MIN_LIMIT).all()
         if tracker not in answer.conflicts or not squeezed:

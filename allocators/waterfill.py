@@ -37,12 +37,29 @@ def waterfill(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) -> 
     if not len(weight):
         return np.zeros(0, np.int64)
     count = np.diff(np.append(start, len(weight)))
-    too_much = np.repeat(np.add.reduceat(lo, start) > cap, count)
-    hi = np.where(too_much, lo, hi)
-    lo = np.where(too_much, 0, lo)
+    too_much = np.add.reduceat(lo, start) > cap
+    if too_much.any():
+        shrinks = np.repeat(too_much, count)
+        lo, hi = np.where(shrinks, 0, lo), np.where(shrinks, lo, hi)
     target = np.minimum(cap, np.add.reduceat(hi, start))
-    level = np.repeat(_water_level(target, start, count, weight, lo, hi), count) * weight
-    return _whole_bytes(target, start, count, weight, lo, hi, level)
+
+    moves = lo < hi
+    moving: Int64 = np.add.reduceat(moves.astype(np.int64), start)
+    if moving.sum() > len(lo) // 2:
+        return _fill(target, start, count, weight, lo, hi)
+    # Most torrents sleep or want little: those have nothing to be decided, and the others are found faster alone.
+    x = lo.copy()
+    if moving.any():
+        rows, some = np.flatnonzero(moves), moving > 0
+        left = (target - np.add.reduceat(np.where(moves, 0, lo), start))[some]
+        size = moving[some]
+        x[rows] = _fill(left, np.cumsum(size) - size, size, weight[rows], lo[rows], hi[rows])
+    return x
+
+
+def _fill(target: Int64, start: Int64, count: Int64, weight: Int64, lo: Int64, hi: Int64) -> Int64:
+    level = _water_level(target, start, count, weight, lo, hi)
+    return _whole_bytes(target, start, count, weight, lo, hi, np.repeat(level, count) * weight)
 
 
 def _check(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) -> None:
@@ -65,19 +82,21 @@ def _check(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) -> Non
 
 def _water_level(target: Int64, start: Int64, count: Int64, weight: Int64, lo: Int64, hi: Int64) -> Float64:
     """(G,) the level λ at which clip(λ * weight, lo, hi) adds up to `target`, to a quarter of a byte."""
+    # Once, or every pass would turn integers into floats anew.
+    w, least, most = weight.astype(np.float64), lo.astype(np.float64), hi.astype(np.float64)
     tolerance = np.maximum(0.25, 4e-16 * target)
-    level: Float64 = target / np.add.reduceat(weight, start)
     below: Float64 = np.zeros(len(target))
-    above: Float64 = np.maximum.reduceat(hi / weight, start)  # here every row has its upper bound: never too little
-    level = np.minimum(level, above)
+    above: Float64 = np.maximum.reduceat(most / w, start)  # here every row has its upper bound: never too little
+    level = np.minimum(target / np.add.reduceat(w, start), above)
     for _ in range(_MAX_PASSES):
-        wish = np.repeat(level, count) * weight
-        gap = target - np.add.reduceat(np.clip(wish, lo, hi), start)
+        wish = np.repeat(level, count) * w
+        filled = np.minimum(np.maximum(wish, least), most)
+        gap = target - np.add.reduceat(filled, start)
         if (np.abs(gap) <= tolerance).all():
             break
         below = np.where(gap > 0, np.maximum(below, level), below)
         above = np.where(gap < 0, np.minimum(above, level), above)
-        slope = np.add.reduceat(np.where((wish >= lo) & (wish <= hi), weight, 0), start)
+        slope = np.add.reduceat(w * (filled == wish), start)
         newton = level + gap / np.maximum(slope, 1)
         inside = (slope > 0) & (newton > below) & (newton < above)
         step = np.where(inside, newton, (below + above) / 2)
@@ -89,20 +108,21 @@ def _whole_bytes(
     target: Int64, start: Int64, count: Int64, weight: Int64, lo: Int64, hi: Int64, wish: Float64
 ) -> Int64:
     """(N,) integers that add up to `target`: bounded rows take their bound, the free ones share what is left."""
+    x = np.where(wish >= hi, hi, lo)
     free = (wish > lo) & (wish < hi)
-    x = np.where(free, 0, np.where(wish >= hi, hi, lo))
-    left = target - np.add.reduceat(x, start)
-    free_weight = np.maximum(np.add.reduceat(np.where(free, weight, 0), start), 1)
-    share = weight * np.repeat(np.maximum(left, 0), count) // np.repeat(free_weight, count)
-    x = np.where(free, np.clip(share, lo, hi), x)
+    free_weight = weight * free
+    left = np.maximum(target - np.add.reduceat(x - x * free, start), 0)
+    share = weight * np.repeat(left, count) // np.repeat(np.maximum(np.add.reduceat(free_weight, start), 1), count)
+    x = np.where(free, np.minimum(np.maximum(share, lo), hi), x)
     while True:
-        rest = np.repeat(target - np.add.reduceat(x, start), count)
+        rest = target - np.add.reduceat(x, start)
         if not rest.any():
             return x
-        has_room = np.where(rest > 0, x < hi, x > lo) & (rest != 0)
+        missing = np.repeat(rest, count)
+        has_room = ((missing > 0) & (x < hi)) | ((missing < 0) & (x > lo))
         # Rows at the water level first: one at its lower bound is above its share already.
-        level_has_room = np.repeat(np.logical_or.reduceat(has_room & free, start), count)
-        has_room &= free | ~level_has_room
+        free_has_room = np.repeat(np.logical_or.reduceat(has_room & free, start), count)
+        has_room &= free | ~free_has_room
         rank = np.cumsum(has_room)
-        before_tracker = np.repeat(rank[start] - has_room[start], count)
-        x = x + np.where(has_room & (rank - before_tracker <= np.abs(rest)), np.sign(rest), 0)
+        before_tracker: Int64 = np.repeat(rank[start] - has_room[start], count)
+        x += np.where(has_room & (rank - before_tracker <= np.abs(missing)), np.sign(missing), 0)

@@ -198,7 +198,7 @@ def allocate(reading: Reading, policy: Policy, matched: Matched, estimated: Esti
     name = policy.settings.global_.allocation_strategy
     before = state.strategy if state.strategy_name == name else None
     answer, strategy_state = policy.allocator.allocate(request, before)
-    check(name, request, answer)
+    check(name, request, answer, overcommit=policy.overcommit)
     return Allocated(
         takes_part=takes_part,
         limit=_scatter(len(takes_part), rows, answer.limit, KEEP),
@@ -296,6 +296,7 @@ def _request(
         rate=estimated.demand.rate[rows],
         leechers=torrents.leechers,
         awake=estimated.demand.awake[rows],
+        pressing=estimated.demand.pressing[rows],
         current=torrents.up_limit,
         floor=np.where(torrents.downloading, floor, 0),
         ceiling=ceiling,

@@ -7,6 +7,9 @@ A torrent wakes when it uploads at least half of its limit or the activity thres
 holds a tiny standing limit can be seen to wake. It falls asleep when it has uploaded less than half of the standing
 limit it would get (or of the threshold or its own limit, when one is lower) for `SLEEP_AFTER` seconds. That lower bar
 matters: a torrent put on a standing limit below what it uploads would press on it, wake at once, and so for ever.
+
+A torrent presses on its limit when it uploads nearly all that the limit lets through, and then wants that much at
+least. A smoothed rate follows a changed limit only after a while, so it is compared with the limit smoothed alike.
 """
 
 from dataclasses import dataclass
@@ -22,6 +25,15 @@ RATE_TIME: Final = 5.0
 SLEEP_AFTER: Final = 30.0
 """Seconds without upload until a torrent sleeps: two unchoke rounds, so that one without a slot is not put to sleep."""
 
+PRESSES_FROM: Final = 0.85
+"""Part of its limit from which a torrent presses on it; times the headroom of `allocators.claims` this is above 1."""
+
+PRESSES_UNTIL: Final = 0.70
+"""Part of its limit below which it no longer does: a gap, so that noise changes nothing."""
+
+UNKNOWN_FOR: Final = 8.0
+"""Seconds after waking for which the rate says little of what a torrent wants: one that ramps up still does then."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DemandState:
@@ -36,6 +48,11 @@ class DemandState:
     """When each torrent last uploaded enough to stay awake."""
     read_at: np.ndarray[tuple[int], np.dtype[np.float64]]
     """When each torrent was last read."""
+    limit: np.ndarray[tuple[int], np.dtype[np.float64]]
+    """Each torrent's limit, smoothed as its rate is; infinite without one."""
+    pressed: Bool
+    woke_at: np.ndarray[tuple[int], np.dtype[np.float64]]
+    """When each torrent was last seen to wake; long ago where it never was."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +64,8 @@ class Demand:
     awake: Bool
     woke: Bool
     """Awake now, and known to have slept at the reading before."""
+    pressing: Bool
+    """Awake, and uploads what its limit lets through, or woke too lately to tell."""
 
 
 def estimate(
@@ -68,6 +87,9 @@ def estimate(
     uploaded = torrents.uploaded.copy()
     was_awake = np.zeros(len(torrents), np.bool_)
     busy_at, read_at = np.full(len(torrents), now), np.full(len(torrents), now)
+    limit = np.where(torrents.up_limit == UNLIMITED, np.inf, torrents.up_limit)
+    in_force = limit.copy()
+    pressed, woke_at = np.zeros(len(torrents), np.bool_), np.full(len(torrents), -np.inf)
     if state is not None and known.any():
         then = before[known]
         elapsed = np.maximum(now - state.read_at[then], 1e-3)
@@ -79,6 +101,11 @@ def estimate(
         read_at[known] = np.where(new, now, state.read_at[then])
         was_awake[known] = state.awake[then]
         busy_at[known] = state.busy_at[then]
+        pressed[known], woke_at[known] = state.pressed[then], state.woke_at[then]
+        was, finite = state.limit[then], np.isfinite(state.limit[then]) & np.isfinite(limit[known])
+        part = np.where(finite, np.exp(-elapsed / RATE_TIME), 0.0)
+        follows = in_force[known] + part * (np.where(finite, was, 0.0) - np.where(finite, in_force[known], 0.0))
+        in_force[known] = np.where(new, follows, was)
 
     strongest = np.maximum(rate, torrents.upspeed)
     own_half = np.where(torrents.up_limit == UNLIMITED, np.inf, torrents.up_limit / 2)
@@ -89,8 +116,15 @@ def estimate(
     busy_at = np.where(fresh & np.where(was_awake, stays, wakes), now, busy_at)
     judged = np.where(was_awake, now - busy_at < SLEEP_AFTER, wakes)
     awake = np.where(fresh | ~known, judged, was_awake)
-    after = DemandState(torrents.infohash, torrents.added_on, uploaded, rate, awake, busy_at, read_at)
-    return Demand(rate, awake, awake & ~was_awake & known), after
+    woke = awake & ~was_awake & known
+    woke_at = np.where(woke, now, woke_at)
+    full = np.minimum(in_force, limit)
+    pressed = np.where(fresh, rate >= np.where(pressed, PRESSES_UNTIL, PRESSES_FROM) * full, pressed) & awake
+    pressing = awake & (pressed | (now - woke_at < UNKNOWN_FOR))
+    after = DemandState(
+        torrents.infohash, torrents.added_on, uploaded, rate, awake, busy_at, read_at, in_force, pressed, woke_at
+    )
+    return Demand(rate, awake, woke, pressing), after
 
 
 def _align(torrents: Torrents, state: DemandState | None) -> Int64:

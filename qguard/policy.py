@@ -1,12 +1,12 @@
 """What the configuration and the commands given since say about each tracker rule, as (R,) columns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import numpy as np
 
-from allocators.base import MAX_LIMIT, Allocator, Options, load_strategy
+from allocators.base import MAX_LIMIT, Allocator, Options, load_strategy, overcommit_of
 from qguard.config import Settings
 from qguard.ledger import Control
 from qguard.snapshot import Bool, Int64
@@ -51,6 +51,8 @@ class Policy:
     """bytes/s, the rule's own upper bound for one torrent."""
     observe_only: str = ""
     """Why nothing at all may be written at present; empty when it may."""
+    overcommit: float = 1.0
+    """How far limits may add up above a cap, where the strategy promises rates rather than limits."""
     overrides: Mapping[str, Override] = field(default_factory=dict)
     """By tracker id: those in force, which `cap` follows."""
 
@@ -92,23 +94,18 @@ def make(
         ceiling=np.array([r.max_torrent_upload_speed or MAX_LIMIT for r in rules], np.int64).clip(max=MAX_LIMIT),
         observe_only="global.dry_run is on" if settings.global_.dry_run else observe_only,
         overrides=others,
+        overcommit=overcommit_of(allocator, strategy_options(settings)),
     )
 
 
 def make_allocator(settings: Settings) -> Allocator:
     """The configured strategy with its options."""
-    g = settings.global_
-    return load_strategy(
-        g.allocation_strategy,
-        Options(
-            max_managed_torrents=g.max_managed_torrents,
-            borrow_threshold_ratio=g.borrow_threshold_ratio,
-            max_borrow_fraction=g.max_borrow_fraction,
-            smoothing_alpha=g.smoothing_alpha,
-            min_effective_delta=g.min_effective_delta,
-            max_overcommit=g.max_overcommit,
-        ),
-    )
+    return load_strategy(settings.global_.allocation_strategy, strategy_options(settings))
+
+
+def strategy_options(settings: Settings) -> Options:
+    """What the configuration says to strategies."""
+    return Options(**{field.name: getattr(settings.global_, field.name) for field in fields(Options)})
 
 
 def make_matcher(settings: Settings) -> Matcher:

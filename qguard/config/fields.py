@@ -282,6 +282,7 @@ Level = Annotated[str, BeforeValidator(_level), WithJsonSchema({"type": "string"
 
 Cap = Annotated[int | None, PlainValidator(_rate()), _rate_schema()]
 OptionalRate = Annotated[int | None, PlainValidator(_rate(null=True)), _rate_schema(null=True)]
+PositiveRate = Annotated[int, PlainValidator(_rate(unlimited=False)), _rate_schema(unlimited=False)]
 RateOrZero = Annotated[int, PlainValidator(_rate(zero=True, unlimited=False)), _rate_schema(zero=True, unlimited=False)]
 
 Words = Annotated[tuple[Annotated[str, PlainValidator(_text)], ...], BeforeValidator(_as_list), _WORDS_SCHEMA]

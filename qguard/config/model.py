@@ -32,6 +32,7 @@ from qguard.config.fields import (
     OptionalText,
     OptionalUrl,
     Pattern,
+    PositiveRate,
     RateOrZero,
     Seconds,
     Secret,
@@ -104,8 +105,40 @@ class Global(Section):
         1000,
         ge=1,
         le=1_000_000,
-        description="Torrents, 1 to 1000000. How many torrents the `weighted` strategy weighs one by one; the others"
-        " still hold limits. 1000 covers what one client usually has uploading at once.",
+        description="Torrents, 1 to 1000000. How many torrents the strategies `weighted` and `soft` weigh one by one;"
+        " the others of a tracker weigh the same and share one limit. 1000 covers what one client usually has uploading"
+        " at once.",
+    )
+    min_torrent_upload_speed: RateOrZero = Field(
+        10 * 1024,
+        description="Rate, 0 to 2^42 bytes/s. A torrent that uploads is not squeezed below this while the cap allows"
+        " (strategies `weighted` and `soft`). 10 KiB/s keeps an upload slot worth having; 0 is no floor.",
+    )
+    max_torrent_share: Float = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="Fraction of its tracker's cap, above 0 to 1, that one torrent gets at most while others can use"
+        " the rest (strategies `weighted` and `soft`). 0.6 leaves something for the others whatever the scores say.",
+    )
+    leechers_weight: Float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="Fraction, 0 to 1, of a torrent's score that its leechers make up; the rest is its rate (strategies"
+        " `weighted` and `soft`). 0.6 puts those that can be served before those that are.",
+    )
+    full_score_leechers: Int = Field(
+        20,
+        ge=1,
+        le=1_000_000,
+        description="Leechers, 1 to 1000000, from which a torrent has the full score for them. With 20 there are always"
+        " some to upload to.",
+    )
+    full_score_rate: PositiveRate = Field(
+        2**20,
+        description="Rate, 1 to 2^42 bytes/s, from which a torrent has the full score for it. 1 MiB/s is what one fast"
+        " leecher takes.",
     )
     borrow_threshold_ratio: Float = Field(
         0.9,

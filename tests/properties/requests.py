@@ -29,6 +29,7 @@ def requests(draw: st.DrawFn, *, most_trackers: int = 4, most_torrents: int = 12
 
     base_cap = per_tracker(caps)
     ceiling = per_torrent(ceilings)
+    awake = per_torrent(st.integers(0, 1)).astype(bool)
     downloading = per_torrent(st.integers(0, 4)) == 0
     return Request(
         tracker=tuple(f"t{g}" for g in range(trackers)),
@@ -37,14 +38,15 @@ def requests(draw: st.DrawFn, *, most_trackers: int = 4, most_torrents: int = 12
         outside=np.minimum(per_tracker(st.one_of(st.just(0), caps)), base_cap),
         wakeups=np.full(trackers, DEFAULT_WAKEUPS, np.int64) + per_tracker(st.integers(0, 20)),
         priority=per_tracker(st.integers(1, 10)),
-        guaranteed=np.zeros(trackers, np.int64),
+        guaranteed=np.minimum(per_tracker(st.one_of(st.just(0), caps)), base_cap),
         hard=per_tracker(st.integers(0, 1)).astype(bool),
         may_lend=per_tracker(st.integers(0, 1)).astype(bool),
         may_borrow=per_tracker(st.integers(0, 1)).astype(bool),
         infohash=infohashes(torrents),
         rate=per_torrent(st.integers(0, 10**8)).astype(float),
         leechers=per_torrent(st.integers(0, 50)),
-        awake=per_torrent(st.integers(0, 1)).astype(bool),
+        awake=awake,
+        pressing=awake & per_torrent(st.integers(0, 1)).astype(bool),
         current=per_torrent(limits),
         floor=np.where(downloading, np.minimum(20480, ceiling), 0),
         ceiling=ceiling,

@@ -1,0 +1,114 @@
+"""What is common to all strategies: who shares a cap, what sleepers hold, and what is left to be shared.
+
+    reserve = min(K, sleepers) * s            s, K, and how sleepers are counted: see `allocators.standing`
+    budget  = cap - used outside - reserve    shared by the torrents that are awake, and by downloads asleep
+
+A download that sleeps is not put on a standing limit below its own floor: it holds the floor and counts in full.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from allocators.base import MIN_LIMIT, Allocation, Bool, Int64, Request
+from allocators.standing import keep_near, reserve_for, standing_limit
+from allocators.waterfill import waterfill
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Budget:
+    """The part of each tracker's effective cap that a strategy has to hand out, and to whom."""
+
+    cap: Int64
+    """(G,) effective caps, bytes/s."""
+    standing: Int64
+    """(G,) standing limits, bytes/s."""
+    total: Int64
+    """(G,) what the sharing torrents may hold together, bytes/s; below their number where the cap is too small."""
+    sharers: Int64
+    """(G,) how many torrents share."""
+    sharing: Bool
+    """(N,) awake, or a download that sleeps."""
+    resting: Int64
+    """(N,) limits of those that do not share."""
+    lo: Int64
+    """(N,) what a sharing torrent is not squeezed below while the cap allows, `MIN_LIMIT` at least; else 0."""
+    hi: Int64
+    """(N,) what a sharing torrent may hold at most; else 0."""
+
+
+def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
+    """Set aside what the sleeping torrents need.
+
+    Args:
+        request: the torrents.
+        cap: (G,) effective caps, bytes/s.
+        resting_cap: (G,) the caps that standing limits are measured against, bytes/s.
+    """
+    held_download = ~request.awake & (request.floor > 0)
+    sharing = request.awake | held_download
+    sharers = request.total(sharing).astype(np.int64)
+    standing = standing_limit(resting_cap, request.wakeups)
+    reserve = reserve_for(request.count - sharers, standing, request.wakeups)
+    lo = np.where(sharing, np.clip(request.floor, MIN_LIMIT, request.ceiling), 0)
+    return Budget(
+        cap=cap,
+        standing=standing,
+        total=cap - request.outside - reserve,
+        sharers=sharers,
+        sharing=sharing,
+        resting=np.minimum(keep_near(request.current, request.spread(standing)), request.ceiling),
+        lo=lo,
+        hi=np.where(sharing, np.where(held_download, lo, request.ceiling), 0),
+    )
+
+
+def share(request: Request, budget: Budget, weight: Int64, lo: Int64, tiers: Sequence[Int64]) -> Int64:
+    """Split the budget by weighted max-min, under the first upper bounds that can use it up.
+
+    What torrents want comes before what they may have at most: where the first tier of upper bounds adds up to less
+    than the budget, every torrent gets it and the rest is shared under the second, and so on.
+
+    Args:
+        request: the torrents.
+        budget: what there is to share.
+        weight: (N,) 1 to 2^20.
+        lo: (N,) lower bounds, bytes/s; those that do not share have none.
+        tiers: (N,) upper bounds each, bytes/s; the last one is what a torrent may hold at most.
+
+    Returns:
+        (N,) limits in bytes/s. Each sharing torrent has 1 B/s at least, because 0 is unlimited to the client; that byte
+        is inside the sum.
+    """
+    smallest = np.where(budget.sharing, MIN_LIMIT, 0)
+    left = np.maximum(budget.total - budget.sharers, 0)
+    at_least, at_most = lo, tiers[0]
+    for tier in tiers[1:]:
+        unused = request.spread(request.total(at_most) < budget.total)
+        at_least, at_most = np.where(unused, at_most, at_least), np.where(unused, np.maximum(tier, at_most), at_most)
+    extra = waterfill(
+        left, request.start, weight, np.minimum(at_least, at_most) - smallest, np.maximum(at_most - smallest, 0)
+    )
+    return np.where(budget.sharing, smallest + extra, budget.resting)
+
+
+def answer(request: Request, budget: Budget, limit: Int64) -> Allocation:
+    """The limits as an answer, with a sentence for each cap that cannot be kept."""
+    conflicts = {
+        request.tracker[g]: _why(int(request.outside[g]), int(budget.cap[g]), int(request.count[g]))
+        for g in np.flatnonzero(budget.total < budget.sharers)
+    }
+    return Allocation(limit, budget.cap, budget.standing, conflicts)
+
+
+def nothing() -> Allocation:
+    """The answer when there is no torrent."""
+    empty = np.zeros(0, np.int64)
+    return Allocation(empty, empty, empty)
+
+
+def _why(outside: int, cap: int, torrents: int) -> str:
+    if outside >= cap:
+        return f"torrents that qguard may not change use {outside} B/s, the cap is {cap} B/s"
+    return f"a cap of {cap} B/s is too small for {torrents} torrents: the awake ones hold 1 B/s, the smallest limit"

@@ -1,0 +1,57 @@
+"""How much each torrent may want, as far as its rate and its limit tell.
+
+A torrent below its limit shows what it wants: its rate. It is given some headroom above that, so that more demand can
+be seen at all. One that presses on its limit shows only that it wants at least that much.
+
+A torrent presses from 0.85 of its limit on (`qguard.demand`), and 0.85 * 1.25 is above 1: a torrent that was given its
+headroom does not seem to press. With a product below 1, limits would never settle.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from allocators.base import Float64, Int64, Request
+
+HEADROOM: Final = 1.25
+"""Times its rate: what a torrent is given that does not press on its limit."""
+
+LEAST_ROOM: Final = 4096
+"""Bytes/s on top of that: a quarter of next to nothing would be no headroom."""
+
+TIGHT: Final = 1.2
+"""Times its rate: what a torrent was given before is kept unless it is below this, or twice what it would get now."""
+
+QUICK_START: Final = 16
+"""A torrent that presses is taken to want at least this part (1/16) of its tracker's cap."""
+
+
+def claims(request: Request, before: Float64) -> Float64:
+    """(N,) what the torrents that do not press may want: their rate and headroom, bytes/s.
+
+    Args:
+        request: the torrents.
+        before: (N,) their claims of the request before, kept where they still fit, so that noise changes nothing.
+    """
+    fitting = request.rate * HEADROOM + LEAST_ROOM
+    fits = (before >= request.rate * TIGHT) & (before <= 2 * fitting)
+    return np.where(fits, before, fitting)
+
+
+def demand(request: Request, claim: Float64, given: Int64) -> Float64:
+    """(G,) what each tracker may want, held downloads and what is used outside of our control included, bytes/s.
+
+    A torrent that presses counts with twice its limit: were it taken to want without bounds, no tracker with a busy
+    torrent would ever lend anything.
+
+    Args:
+        request: the torrents.
+        claim: (N,) see `claims`.
+        given: (N,) the limits they have, 0 where there is none, bytes/s.
+    """
+    limited = np.where(given > 0, given, request.rate)
+    most = np.maximum(2 * limited, request.spread(request.base_cap / QUICK_START))
+    wanted = np.where(request.awake, np.where(request.pressing, most, claim), 0.0)
+    wanted = np.minimum(np.maximum(wanted, request.floor), request.ceiling)
+    total: Float64 = request.total(wanted) + request.outside
+    return total

@@ -1,0 +1,116 @@
+"""Which tracker lends how much of its cap to which other.
+
+    demand = what the torrents may want (`allocators.claims`) + standing limits, in steps of base / 16
+    keep   = min(base, demand)                                 a lender's own part: all of base in the very next cycle
+    pool   = min(link, sum of bases) - sum of keep
+    room   = min(demand - base, max_borrow_fraction * base)    of trackers that use up what they have
+    grant  = pool shared by weighted max-min under `room`, with weights priority * (demand - base)
+    bonus  = grant where that is less than before, else a step towards it
+    effective cap = keep + bonus, and what nobody borrows goes back to its owners
+
+Lenders keep what they need before anybody borrows, and a bonus is never above its grant. So the effective caps add up
+to no more than there is, whatever was lent before: smoothing comes after the split but can only leave something over.
+Where not even the owners' needs fit into the link, it is shared by weighted max-min with the priorities as weights and
+the guaranteed rates as lower bounds, and nothing is lent.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from allocators.base import Bool, Float64, Int64, Options, Request
+from allocators.standing import SHARE
+from allocators.waterfill import MAX_WEIGHT, waterfill
+
+STEPS: Final = 16
+"""Demand counts in sixteenths of the cap: otherwise every change of a rate would move every cap."""
+
+NOMINAL_INTERVAL: Final = 5.0
+"""Seconds for which `smoothing_alpha` is the part of the way that a bonus grows."""
+
+LEAVES_AT: Final = 0.1
+"""How far use falls below `borrow_threshold_ratio` until a tracker stops borrowing."""
+
+_ONE: Final = np.zeros(1, np.int64)
+
+
+class Loan(NamedTuple):
+    """What is remembered of one tracker."""
+
+    steps: int
+    """Its demand, in sixteenths of its cap."""
+    bonus: int
+    """What it borrows, bytes/s."""
+    borrows: bool
+    """Whether it used up what it had."""
+
+
+def lend(
+    request: Request, wanted: Float64, resting_cap: Int64, options: Options, loans: Mapping[str, Loan]
+) -> tuple[Int64, dict[str, Loan]]:
+    """(G,) effective caps in bytes/s, and what is to be remembered.
+
+    Args:
+        request: the trackers.
+        wanted: (G,) what their torrents may want, bytes/s: `claims.demand`.
+        resting_cap: (G,) the caps that standing limits are measured against, bytes/s.
+        options: thresholds, bounds and smoothing.
+        loans: what was returned for the previous request.
+    """
+    base = request.base_cap
+    everything = int(base.sum()) if request.link is None else min(request.link, int(base.sum()))
+    known = [loans.get(tracker) for tracker in request.tracker]
+    demand, steps = _in_steps(wanted + resting_cap * SHARE, base, [loan.steps if loan else 0 for loan in known])
+
+    keep = np.where(request.may_lend, np.minimum(base, demand), base)
+    if int(keep.sum()) > everything:
+        lo = np.minimum(np.maximum(request.guaranteed, (resting_cap * SHARE).astype(np.int64)), keep)
+        keep = waterfill(np.array([everything], np.int64), _ONE, request.priority, lo, keep)
+    pool = everything - int(keep.sum())
+
+    borrows = _borrows(request, options.borrow_threshold_ratio, [bool(loan and loan.borrows) for loan in known])
+    grant = _grants(request, demand, borrows, pool, options.max_borrow_fraction)
+    before = np.array([loan.bonus if loan else granted for loan, granted in zip(known, grant, strict=True)], np.int64)
+    bonus = _grow(before, grant, base, request.elapsed, options)
+    # Owners first: what nobody borrows is headroom for those it belongs to.
+    rest = np.array([pool - int(bonus.sum())], np.int64)
+    returned = waterfill(rest, _ONE, request.priority, np.zeros_like(keep), base - keep)
+    after = zip(steps.tolist(), bonus.tolist(), borrows.tolist(), strict=True)
+    return keep + bonus + returned, {tracker: Loan(*loan) for tracker, loan in zip(request.tracker, after, strict=True)}
+
+
+def _in_steps(wanted: Float64, base: Int64, before: list[int]) -> tuple[Int64, Int64]:
+    """(G,) demand rounded up to steps of the cap, and the steps; one step less than before is no change."""
+    step = -(-base // STEPS)
+    steps = np.ceil(np.minimum(wanted, 4.0 * base) / step).astype(np.int64)
+    steps = np.where(steps == np.array(before) - 1, before, steps)
+    return steps * step, steps
+
+
+def _borrows(request: Request, threshold: float, before: list[bool]) -> Bool:
+    """(G,) who may borrow, and uses what it has."""
+    use = request.total(request.rate) + request.outside
+    from_ = np.where(before, threshold - LEAVES_AT, threshold) * request.base_cap
+    return request.may_borrow & ~request.hard & (use >= from_)
+
+
+def _grants(request: Request, demand: Int64, borrows: Bool, pool: int, fraction: float) -> Int64:
+    """(G,) the pool shared among those who borrow."""
+    need = np.maximum(demand - request.base_cap, 0)
+    room = np.where(borrows, np.minimum(need, np.floor(request.base_cap * fraction)), 0).astype(np.int64)
+    # In proportion to the largest, so that priority (10 at most) times need stays within what the kernel takes.
+    relative = need / max(int(need.max()), 1)
+    weight = np.maximum(np.rint(relative * (MAX_WEIGHT // 10)).astype(np.int64), 1) * request.priority
+    return waterfill(np.array([pool], np.int64), _ONE, weight, np.zeros_like(room), room)
+
+
+def _grow(before: Int64, grant: Int64, base: Int64, elapsed: float, options: Options) -> Int64:
+    """(G,) the bonus: down at once, up by a part of the way for each second, small raises not at all."""
+    part = 1 - (1 - options.smoothing_alpha) ** (elapsed / NOMINAL_INTERVAL)
+    small = options.min_effective_delta * base
+    grown = before + np.floor(part * (grant - before)).astype(np.int64)
+    # The last bit is not worth a cycle of its own.
+    grown = np.where((grant - grown < small) & (part > 0), grant, grown)
+    grown = np.where((before > 0) & (grant - before < small), before, grown)
+    return np.minimum(grant, grown)

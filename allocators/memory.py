@@ -1,0 +1,53 @@
+"""What strategies remember of torrents from one request to the next."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from allocators.base import Float64, InfoHashes, Int64, Request
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """Columns of the torrents of the previous request, in its order."""
+
+    infohash: InfoHashes
+    limit: Int64
+    """What each torrent was given, bytes/s; 0 where that is not known."""
+    claim: Float64
+    """What each torrent was taken to want while it did not press on its limit, bytes/s; 0.0 where not known."""
+    score: Float64
+    """How much it weighed, 0 to 1; 0.0 where that is not known."""
+
+
+def recall(request: Request, memory: Memory | None) -> Memory:
+    """What is remembered, in the order of this request.
+
+    Without a memory, as after a start, what the client has now stands for what each torrent was given: that is what the
+    process before gave them.
+    """
+    none = np.zeros(len(request.infohash))
+    if memory is None:
+        return Memory(request.infohash, request.current, none, none)
+    if _same(memory.infohash, request.infohash):
+        return memory
+    if not len(memory.infohash):
+        return Memory(request.infohash, none.astype(np.int64), none, none)
+    order = np.argsort(memory.infohash)
+    at = np.searchsorted(memory.infohash, request.infohash, sorter=order).clip(max=len(order) - 1)
+    row = order[at]
+    known = memory.infohash[row] == request.infohash
+    return Memory(
+        request.infohash,
+        np.where(known, memory.limit[row], 0),
+        np.where(known, memory.claim[row], 0.0),
+        np.where(known, memory.score[row], 0.0),
+    )
+
+
+def _same(these: InfoHashes, those: InfoHashes) -> bool:
+    """Whether two columns are equal; ten times as fast as comparing text with text."""
+    return np.array_equal(
+        np.ascontiguousarray(these).view(np.uint8).reshape(len(these), -1),
+        np.ascontiguousarray(those).view(np.uint8).reshape(len(those), -1),
+    )

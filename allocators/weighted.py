@@ -1,0 +1,68 @@
+"""`weighted`: torrents with more leechers, and with more upload, get more of their tracker's cap.
+
+    limit = clip(λ * score, floor, most)      score: see `allocators.scoring`; λ so that the limits add up to the budget
+
+`floor` is `min_torrent_upload_speed`, `most` is `max_torrent_share` of the cap. Floors yield to the cap. A torrent that
+does not press on its limit gets no more than it may want (`allocators.claims`) while others want more; what is left
+goes round again by score up to `most`, and what even then is left, as with one torrent alone, without regard to it.
+
+States: what each torrent was given, wanted and scored. Limits within a tenth of the share stay (`allocators.settle`),
+so that jitter of rates rewrites nothing; at most 2 % of a cap goes unused by that.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from allocators.base import Allocation, Int64, Options, Request
+from allocators.budget import Budget, answer, make_budget, nothing, share
+from allocators.claims import claims
+from allocators.link import caps_within_link
+from allocators.memory import Memory, recall
+from allocators.scoring import scores, weights
+from allocators.settle import near, settle_fully
+
+
+class Weighted:
+    """The split by score."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def allocate(self, request: Request, state: Any) -> tuple[Allocation, Memory | None]:  # noqa: ANN401 - opaque
+        """Give every torrent of `request` a limit; `state` is what the previous call returned."""
+        if not len(request.infohash):
+            return nothing(), None
+        before = recall(request, state)
+        busy = request.total(request.awake).astype(bool)
+        cap, resting_cap = caps_within_link(request.base_cap, request.priority, busy, request.link)
+        budget = make_budget(request, cap, resting_cap)
+        limit, after = split_by_score(request, budget, before, self._options)
+        return answer(request, budget, limit), after
+
+
+def split_by_score(request: Request, budget: Budget, before: Memory, options: Options) -> tuple[Int64, Memory]:
+    """The limits within each tracker, and what is to be remembered of them.
+
+    Args:
+        request: the torrents.
+        budget: what there is to share.
+        before: what is remembered, in the order of the request.
+        options: floor, largest share, and what scores are made of.
+    """
+    score = scores(request, options, before.score)
+    claim = claims(request, before.claim)
+    lo = np.where(request.awake, np.clip(options.min_torrent_upload_speed, budget.lo, budget.hi), budget.lo)
+    most = request.spread(np.ceil(budget.cap * options.max_torrent_share).astype(np.int64))
+    most = np.clip(most, lo, budget.hi)
+    wanted = np.where(request.pressing, most, np.clip(np.ceil(claim), lo, most).astype(np.int64))
+    limit = share(request, budget, weights(request, score, options.max_managed_torrents), lo, [wanted, most, budget.hi])
+    stays = budget.sharing & (before.limit > 0) & (before.limit <= budget.hi) & near(limit, before.limit)
+    limit = np.where(
+        budget.sharing,
+        settle_fully(
+            np.where(budget.sharing, limit, 0), before.limit, stays, request.start, np.maximum(budget.total, 0)
+        ),
+        limit,
+    )
+    return limit, Memory(request.infohash, limit, claim, score)

@@ -1,0 +1,120 @@
+"""The examples of docs/strategies.md are what the strategies answer."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allocators.base import MAX_LIMIT, Allocation, Options, Request, installed_strategies, load_strategy
+
+DOCS = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
+MIB = 2**20
+
+
+def request(caps: list[float], torrents: list[list[float]], *, leechers: int = 5, pressing: str = "") -> Request:
+    """Caps and, tracker by tracker, the torrents' rates in MiB/s. `pressing`: a letter for each torrent, p for yes."""
+    trackers, count = len(caps), sum(map(len, torrents))
+    press = np.array([letter == "p" for letter in pressing.ljust(count)], np.bool_)
+    return Request(
+        tracker=tuple("ABC"[:trackers]),
+        start=np.cumsum([0, *map(len, torrents[:-1])], dtype=np.int64),
+        base_cap=(np.array(caps) * MIB).astype(np.int64),
+        outside=np.zeros(trackers, np.int64),
+        wakeups=np.full(trackers, 48),
+        priority=np.ones(trackers, np.int64),
+        guaranteed=np.zeros(trackers, np.int64),
+        hard=np.zeros(trackers, np.bool_),
+        may_lend=np.ones(trackers, np.bool_),
+        may_borrow=np.ones(trackers, np.bool_),
+        infohash=np.array([f"{n:040x}" for n in range(count)], "S40"),
+        rate=np.array([rate * MIB for part in torrents for rate in part]),
+        leechers=np.full(count, leechers),
+        awake=np.array([rate > 0 for part in torrents for rate in part]),
+        pressing=press,
+        current=np.zeros(count, np.int64),
+        floor=np.zeros(count, np.int64),
+        ceiling=np.full(count, MAX_LIMIT),
+    )
+
+
+def first(name: str, asked: Request) -> Allocation:
+    return load_strategy(name, Options()).allocate(asked, None)[0]
+
+
+def mib(column: np.ndarray) -> list[float]:
+    return [round(value / MIB, 2) for value in column.tolist()]
+
+
+def test_every_strategy_of_ours_has_its_section() -> None:
+    ours = [name for name in installed_strategies() if f"\n## {name}\n" in DOCS]
+    assert {"adaptive", "equal", "soft", "weighted"} <= set(ours)
+
+
+def test_sleepers_are_paid_for_by_the_cap() -> None:
+    answer = first("equal", request([4], [[1.0] * 4 + [0.0] * 100]))
+    assert mib(answer.limit[:4]) == [0.95] * 4
+    assert answer.standing.tolist() == [4096]
+    assert "48 standing limits of 4 KiB/s each" in DOCS
+
+
+def test_equal() -> None:
+    assert mib(first("equal", request([4], [[1.0] * 4])).limit) == [1.0] * 4
+    limit = first("equal", request([4], [[0.01] * 400])).limit
+    assert sorted(set(limit.tolist())) == [10485, 10486]
+    assert limit.sum() == 4 * MIB
+    assert "10,485 or 10,486 bytes/s each" in DOCS
+
+
+@pytest.mark.parametrize(
+    ("rates", "leechers", "pressing", "wanted", "words"),
+    [
+        ([0.8, 0.2], [40, 5], "", [3.6, 2.4], "| A 3.6 |"),
+        ([0.8, 0.2, 0.2, 0.2], [40, 5, 5, 5], "pppp", [3.43, 0.86, 0.86, 0.86], "3.43 MiB/s, the others 0.86 MiB/s"),
+        ([0.8, 0.2, 2.0], [40, 5, 5], "  p", [1.92, 0.48, 3.6], "1.92 and 0.48 MiB/s"),
+    ],
+)
+def test_weighted(rates, leechers, pressing: str, wanted, words: str) -> None:
+    asked = replace(request([6], [rates], pressing=pressing), leechers=np.array(leechers))
+    assert mib(first("weighted", asked).limit) == wanted
+    assert words.strip("| ") in DOCS
+
+
+def test_soft_lends_and_gives_back_in_the_next_cycle() -> None:
+    asked = replace(
+        request([4, 2], [[1.0], [2.0]], pressing=" p"),
+        current=np.array([4 * MIB, 2 * MIB]),
+        priority=np.array([1, 10]),
+    )
+    soft = load_strategy("soft", Options())
+    answer, state = soft.allocate(asked, None)
+    assert mib(answer.effective_cap) == [3.0, 3.0]
+    awake = replace(
+        asked,
+        rate=answer.limit.astype(float),
+        current=answer.limit,
+        pressing=np.array([True, True]),
+        elapsed=5.0,
+    )
+    answer, _ = soft.allocate(awake, state)
+    assert mib(answer.effective_cap) == [4.0, 2.0]
+
+
+def test_soft_shares_what_is_lent_by_priority() -> None:
+    asked = replace(
+        request([4, 2, 2], [[2.6], [2.0], [2.0]], pressing=" pp"),
+        current=np.array([4 * MIB, 2 * MIB, 2 * MIB]),
+        priority=np.array([1, 3, 1]),
+    )
+    _, b, c = (first("soft", asked).effective_cap - asked.base_cap).tolist()
+    assert b / c == pytest.approx(3, rel=0.001)
+    assert 0 < b + c <= MIB
+
+
+def test_adaptive() -> None:
+    asked = request([10], [[0.25] * 8 + [1.0] * 2], pressing=" " * 8 + "pp")
+    assert mib(first("equal", asked).limit) == [1.0] * 10
+    limit = first("adaptive", asked).limit
+    assert mib(limit) == [0.32] * 8 + [3.9] * 2
+    assert round(limit.sum() / MIB, 1) == 10.3
+    assert "add up to 10.3 MiB/s" in DOCS

@@ -103,9 +103,11 @@ class Adaptive:
         limit = smallest + waterfill(
             total - budget.sharers, request.start, np.ones_like(lo), need - smallest, top - smallest
         )
-        fits = (held >= np.maximum(lo, request.rate * TIGHT)) & (held <= np.minimum(top, 2 * limit))
+        fits = (held >= np.maximum(lo, request.rate * TIGHT)) & (held <= top)
         keep = budget.sharing & ~request.pressing & fits & request.spread(enough)
-        return np.where(budget.sharing, settle(limit, held, keep, request.start, total), budget.resting)
+        # What a torrent holds and does not use costs nothing, as long as the limits do not add up to too much.
+        most = np.where(enough, most, total)
+        return np.where(budget.sharing, settle(limit, held, keep, request.start, most), budget.resting)
 
 
 def _uses(request: Request, budget: Budget) -> Int64:

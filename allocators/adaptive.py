@@ -26,7 +26,7 @@ import numpy as np
 
 from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Float64, Int64, Options, Request, promised_rate
 from allocators.budget import Budget, answer, make_budget, nothing
-from allocators.claims import TIGHT, claims, demand
+from allocators.claims import TIGHT, claims, demand, taken
 from allocators.lending import Loan, lend
 from allocators.link import caps_within_link
 from allocators.memory import Memory, recall
@@ -82,7 +82,14 @@ class Adaptive:
             request.base_cap, request.priority, np.ones(len(request.tracker), np.bool_), request.link
         )
         claim = claims(request, before.claim)
-        cap, loans = lend(request, demand(request, claim, before.limit), resting_cap, self._options, state.loans)
+        cap, loans = lend(
+            request,
+            demand(request, claim, before.limit),
+            taken(request, claim, before.limit),
+            resting_cap,
+            self._options,
+            state.loans,
+        )
         budget = make_budget(request, cap, resting_cap)
         uses = _uses(request, budget)
         lo = _floors(request, budget)

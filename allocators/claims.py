@@ -38,6 +38,23 @@ def claims(request: Request, before: Float64) -> Float64:
     return np.where(fits, before, fitting)
 
 
+def taken(request: Request, claim: Float64, given: Int64) -> Float64:
+    """(G,) what each tracker's torrents take up: the limits of those that press, the claims of the others, bytes/s.
+
+    What is used outside of our control is included. Not what they use: headroom cannot be used, and a tracker whose cap
+    is handed out to the last byte uses nine tenths of it at best.
+
+    Args:
+        request: the torrents.
+        claim: (N,) see `claims`.
+        given: (N,) the limits they have, 0 where there is none, bytes/s.
+    """
+    limited = np.where(given > 0, given, request.rate)
+    part = np.where(request.awake, np.where(request.pressing, limited, np.minimum(claim, limited)), request.floor)
+    total: Float64 = request.total(part) + request.outside
+    return total
+
+
 def demand(request: Request, claim: Float64, given: Int64) -> Float64:
     """(G,) what each tracker may want, held downloads and what is used outside of our control included, bytes/s.
 

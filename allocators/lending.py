@@ -3,7 +3,7 @@
     demand = what the torrents may want (`allocators.claims`) + standing limits, in steps of base / 16
     keep   = min(base, demand)                                 a lender's own part: all of base in the very next cycle
     pool   = min(link, sum of bases) - sum of keep
-    room   = min(demand - base, max_borrow_fraction * base)    of trackers that use up what they have
+    room   = min(demand - base, max_borrow_fraction * base)    of trackers that have taken up their own cap
     grant  = pool shared by weighted max-min under `room`, with weights priority * (demand - base)
     bonus  = grant where that is less than before, else a step towards it
     effective cap = keep + bonus, and what nobody borrows goes back to its owners
@@ -30,7 +30,7 @@ NOMINAL_INTERVAL: Final = 5.0
 """Seconds for which `smoothing_alpha` is the part of the way that a bonus grows."""
 
 LEAVES_AT: Final = 0.1
-"""How far use falls below `borrow_threshold_ratio` until a tracker stops borrowing."""
+"""How far what is taken falls below `borrow_threshold_ratio` until a tracker stops borrowing."""
 
 _ONE: Final = np.zeros(1, np.int64)
 
@@ -47,13 +47,19 @@ class Loan(NamedTuple):
 
 
 def lend(
-    request: Request, wanted: Float64, resting_cap: Int64, options: Options, loans: Mapping[str, Loan]
+    request: Request,
+    wanted: Float64,
+    taken: Float64,
+    resting_cap: Int64,
+    options: Options,
+    loans: Mapping[str, Loan],
 ) -> tuple[Int64, dict[str, Loan]]:
     """(G,) effective caps in bytes/s, and what is to be remembered.
 
     Args:
         request: the trackers.
         wanted: (G,) what their torrents may want, bytes/s: `claims.demand`.
+        taken: (G,) what they take up, bytes/s: `claims.taken`.
         resting_cap: (G,) the caps that standing limits are measured against, bytes/s.
         options: thresholds, bounds and smoothing.
         loans: what was returned for the previous request.
@@ -69,7 +75,7 @@ def lend(
         keep = waterfill(np.array([everything], np.int64), _ONE, request.priority, lo, keep)
     pool = everything - int(keep.sum())
 
-    borrows = _borrows(request, options.borrow_threshold_ratio, [bool(loan and loan.borrows) for loan in known])
+    borrows = _borrows(request, taken, options.borrow_threshold_ratio, [bool(loan and loan.borrows) for loan in known])
     grant = _grants(request, demand, borrows, pool, options.max_borrow_fraction)
     before = np.array([loan.bonus if loan else granted for loan, granted in zip(known, grant, strict=True)], np.int64)
     bonus = _grow(before, grant, base, request.elapsed, options)
@@ -88,11 +94,10 @@ def _in_steps(wanted: Float64, base: Int64, before: list[int]) -> tuple[Int64, I
     return steps * step, steps
 
 
-def _borrows(request: Request, threshold: float, before: list[bool]) -> Bool:
-    """(G,) who may borrow, and uses what it has."""
-    use = request.total(request.rate) + request.outside
-    from_ = np.where(before, threshold - LEAVES_AT, threshold) * request.base_cap
-    return request.may_borrow & ~request.hard & (use >= from_)
+def _borrows(request: Request, taken: Float64, threshold: float, before: list[bool]) -> Bool:
+    """(G,) who may borrow, and has nothing left of its own."""
+    begins = np.where(before, threshold - LEAVES_AT, threshold) * request.base_cap
+    return request.may_borrow & ~request.hard & (taken >= begins)
 
 
 def _grants(request: Request, demand: Int64, borrows: Bool, pool: int, fraction: float) -> Int64:

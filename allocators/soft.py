@@ -18,7 +18,7 @@ import numpy as np
 
 from allocators.base import Allocation, Options, Request
 from allocators.budget import answer, make_budget, nothing
-from allocators.claims import claims, demand
+from allocators.claims import claims, demand, taken
 from allocators.lending import Loan, lend
 from allocators.link import caps_within_link
 from allocators.memory import Memory, recall
@@ -48,8 +48,15 @@ class Soft:
         _, resting_cap = caps_within_link(
             request.base_cap, request.priority, np.ones(len(request.tracker), np.bool_), request.link
         )
-        wanted = demand(request, claims(request, before.claim), before.limit)
-        cap, loans = lend(request, wanted, resting_cap, self._options, state.loans)
+        claim = claims(request, before.claim)
+        cap, loans = lend(
+            request,
+            demand(request, claim, before.limit),
+            taken(request, claim, before.limit),
+            resting_cap,
+            self._options,
+            state.loans,
+        )
         budget = make_budget(request, cap, resting_cap)
         limit, torrents = split_by_score(request, budget, before, self._options)
         return answer(request, budget, limit), SoftState(torrents, loans)

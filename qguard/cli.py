@@ -16,7 +16,7 @@ from rich.console import Console
 from qguard import __version__, commands, log, render
 from qguard.api.server import StartError, serve
 from qguard.commands import BAD_CONFIGURATION, CommandError, load_configuration
-from qguard.config import describe_cap
+from qguard.config import BadValueError, describe_cap, parse_rate
 from qguard.config import redacted as redacted_settings
 from qguard.ledger import LedgerError
 from qguard.log import redact
@@ -24,10 +24,13 @@ from qguard.policy import make_matcher
 from qguard.questions import match_url
 from qguard.rollback import Scope
 from qguard.service import Service
+from qguard.simulator.command import simulate
 
 WHO: Final = "command"
 PIPE_WIDTH: Final = 200
 """Columns when the output is not a terminal."""
+LATEST: Final = 1e11
+"""Epoch seconds; what lies beyond is no time that anybody means."""
 
 Show = Callable[[Any, Console], None]
 
@@ -49,6 +52,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print everything a
 _yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 _reason = click.option("--reason", default="", help="Why, for the ledger.")
 _tracker = click.option("--tracker", help="Only this tracker (its id in the configuration).")
+_until = click.option("--until", help="Until then: 2h (from now), 2026-01-31, 2026-01-31T12:00 or epoch seconds.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,6 +62,9 @@ def cli() -> None:
     With a running service, commands go through it; without one they do their work themselves.
     Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 qBittorrent unreachable, 4 login refused.
     """
+
+
+cli.add_command(simulate)
 
 
 def main() -> None:
@@ -214,13 +221,23 @@ def rollout(config: Path | None, as_json: bool, reason: str, tracker: str | None
 @_reason
 @_tracker
 @click.option("--for", "period", help="Only for this long: 90s, 30m, 2h, 1d.")
-def pause(config: Path | None, as_json: bool, reason: str, tracker: str | None, period: str | None) -> None:  # noqa: FBT001
+@_until
+def pause(
+    config: Path | None,
+    as_json: bool,  # noqa: FBT001
+    reason: str,
+    tracker: str | None,
+    period: str | None,
+    until: str | None,
+) -> None:
     """Write nothing any more until resumed; the present limits stay."""
-    until = None if period is None else time.time() + _seconds(period)
+    if period is not None and until is not None:
+        raise click.UsageError("--for and --until both say when it ends; give one of them")
+    end = _end(until) if period is None else time.time() + _seconds(period)
     answer = commands.ask(
         load_configuration(config),
-        ("POST", "/pause", {"tracker": tracker, "until": until, "reason": reason}),
-        lambda service: service.pause(tracker=tracker, until=until, who=WHO, reason=reason),
+        ("POST", "/pause", {"tracker": tracker, "until": end, "reason": reason}),
+        lambda service: service.pause(tracker=tracker, until=end, who=WHO, reason=reason),
     )
     _show(answer, render.pause, as_json=as_json)
 
@@ -248,6 +265,40 @@ def resume(
         lambda service: service.resume(tracker=tracker, who=WHO, reason=reason, foreign=foreign, hashes=hashes),
     )
     _show(answer, render.pause, as_json=as_json)
+
+
+@cli.command()
+@_config
+@_json
+@_reason
+@_until
+@click.option("--clear", is_flag=True, help="Take the override away: the cap of the configuration holds again.")
+@click.argument("tracker")
+@click.argument("rate", required=False)
+def override(
+    config: Path | None,
+    as_json: bool,  # noqa: FBT001
+    reason: str,
+    until: str | None,
+    clear: bool,  # noqa: FBT001
+    tracker: str,
+    rate: str | None,
+) -> None:
+    """Give a tracker another cap, until a time or until cleared.
+
+    RATE is written as in the configuration: "10 MiB/s", bytes/s, or unlimited.
+    """
+    if clear == (rate is not None):
+        raise click.UsageError("give a RATE or --clear, one of the two")
+    if clear and until is not None:
+        raise click.UsageError("--until has no meaning with --clear")
+    wanted, end = _rate(rate), _end(until)
+    answer = commands.ask(
+        load_configuration(config),
+        ("POST", "/override", {"tracker": tracker, "rate": wanted, "until": end, "reason": reason}),
+        lambda service: service.override(tracker, wanted, until=end, who=WHO, reason=reason),
+    )
+    _show(answer, render.override, as_json=as_json)
 
 
 @cli.command()
@@ -311,7 +362,11 @@ def explain(config: Path | None, as_json: bool, infohash: str) -> None:  # noqa:
 @_tracker
 @click.argument("infohash", metavar="[HASH]", default="")
 @click.option("--cycle", type=int, help="Only changes of this cycle.")
-@click.option("--before", type=int, help="Only changes with a smaller id: the next page.")
+@click.option(
+    "--before",
+    type=int,
+    help="The next page, only smaller ids: of changes with HASH, --tracker or --cycle, of actions without.",
+)
 @click.option("--limit", type=_Whole(1, 1000), default=50, help="Rows.", show_default=True)
 def ledger(
     config: Path | None,
@@ -322,7 +377,7 @@ def ledger(
     before: int | None,
     limit: int,
 ) -> None:
-    """Show what was changed: the latest cycles, or the changes of a torrent, tracker or cycle."""
+    """Show what was done: the latest actions, or the changes of a torrent, tracker or cycle."""
     wanted = {"hash": infohash.lower() or None, "tracker": tracker, "cycle": cycle, "before": before, "limit": limit}
     answer = commands.ask(
         load_configuration(config),
@@ -342,13 +397,14 @@ def hook() -> None:
 @hook.command("install")
 @_config
 @_json
+@_reason
 @click.option("--finished", is_flag=True, help="Also for finished torrents, which is what cross-seed needs.")
-def hook_install(config: Path | None, as_json: bool, finished: bool) -> None:  # noqa: FBT001
+def hook_install(config: Path | None, as_json: bool, reason: str, finished: bool) -> None:  # noqa: FBT001
     """Let qBittorrent run our line; another program that it runs stays."""
     answer = commands.ask(
         load_configuration(config),
-        ("POST", "/hook/install", {"finished": finished}),
-        lambda service: service.install_hook(finished=finished, who=WHO),
+        ("POST", "/hook/install", {"finished": finished, "reason": reason}),
+        lambda service: service.install_hook(finished=finished, who=WHO, reason=reason),
     )
     _hook_answer(answer, as_json=as_json)
     if answer["status"] == "incomplete":
@@ -358,12 +414,13 @@ def hook_install(config: Path | None, as_json: bool, finished: bool) -> None:  #
 @hook.command("remove")
 @_config
 @_json
-def hook_remove(config: Path | None, as_json: bool) -> None:  # noqa: FBT001
+@_reason
+def hook_remove(config: Path | None, as_json: bool, reason: str) -> None:  # noqa: FBT001
     """Put back exactly what qBittorrent ran before."""
     answer = commands.ask(
         load_configuration(config),
-        ("POST", "/hook/remove", {}),
-        lambda service: service.remove_hook(who=WHO),
+        ("POST", "/hook/remove", {"reason": reason}),
+        lambda service: service.remove_hook(who=WHO, reason=reason),
     )
     _hook_answer(answer, as_json=as_json)
     if answer["status"] == "incomplete":
@@ -441,18 +498,40 @@ def _seconds(text: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
-def _moment(text: str | None) -> float | None:
-    """A time: some length of time ago, a date, or epoch seconds."""
+def _moment(text: str | None, *, ahead: bool = False) -> float | None:
+    """A time: a date, epoch seconds, or some length of time ago (`ahead`: from now)."""
     if text is None:
         return None
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
     if re.fullmatch(r"\d+(\.\d+)?[smhd]", text.strip().lower()):
-        return time.time() - _seconds(text)
+        return time.time() + (_seconds(text) if ahead else -_seconds(text))
     try:
-        return datetime.fromisoformat(text).astimezone().timestamp()
-    except ValueError:
-        raise click.UsageError(f"{text!r} is not a time; write 2h, 3d, 2026-01-31 or 2026-01-31T12:00") from None
+        number = re.fullmatch(r"\d+(\.\d+)?", text)
+        moment = float(text) if number else datetime.fromisoformat(text).astimezone().timestamp()
+    except (ValueError, OverflowError):
+        moment = LATEST
+    if not 0 <= moment < LATEST:
+        raise click.UsageError(f"{text!r} is not a time; write 2h, 3d, 2026-01-31 or 2026-01-31T12:00")
+    return moment
+
+
+def _end(text: str | None) -> float | None:
+    """A time to come."""
+    end = _moment(text, ahead=True)
+    if end is not None and end <= time.time():
+        raise click.UsageError(f"--until {text!r} lies in the past; give a later time, or none")
+    return end
+
+
+def _rate(text: str | None) -> int | str | None:
+    """A rate as the configuration writes it, where a whole number is no text."""
+    if text is None:
+        return None
+    rate = int(text) if re.fullmatch(r"-?\d{1,20}", text) else text
+    try:
+        parse_rate(rate)
+    except BadValueError as error:
+        raise click.UsageError(f"rate {rate!r} {error}") from None
+    return rate
 
 
 def _hash(text: str) -> str:

@@ -1,16 +1,23 @@
 """Finished torrents, passed on to cross-seed.
 
-A queue of its own, in memory, and one worker: nothing here is ever in the way of a hook's answer or of a cycle. Only
-torrents that qBittorrent really has are passed on, with what qBittorrent says of them and not what the hook said.
+A queue of its own and one worker: nothing here is ever in the way of a hook's answer or of a cycle. Only torrents that
+qBittorrent really has are passed on, with what qBittorrent says of them and not what the hook said.
+
+What waits is also in a small file, so that it survives a restart of qguard. As with the inbox it is not synced to disk
+for every hook: the file outlives a kill, and after a power cut the latest lines may be missing. A torrent that was
+being passed on at a kill is passed on again.
 """
 
 import asyncio
 import contextlib
+import os
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import httpx
+import msgspec
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
@@ -33,6 +40,9 @@ LONGEST_PAUSE: Final = 30.0
 LISTING_PAUSE: Final = 60.0
 """Seconds between two full listings that look for hashes by which no torrent goes."""
 
+LINES_PER_TORRENT: Final = 4
+"""Times `MOST` lines at which the file is written anew."""
+
 log = structlog.get_logger("qguard")
 
 
@@ -48,12 +58,79 @@ class _UnknownError(Exception):
     """The client does not have that torrent; one that is finished is surely there."""
 
 
+class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the file."""
+
+    hash: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")]
+    over: bool = False
+    """Passed on or given up: it waits no more."""
+
+
+class Kept:
+    """The file of what waits: a line when a torrent comes, and one when it is done with."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines = 0
+        self._torn = True
+        """Whether the file may hold something else than what waits, so that it has to be written anew."""
+
+    def read(self) -> list[str]:
+        """What a former process left, in order. Raises OSError."""
+        waiting: dict[str, None] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for line in _lines(self.path.read_bytes()):
+                if line.over:
+                    waiting.pop(line.hash, None)
+                else:
+                    waiting.setdefault(line.hash)
+        return list(waiting)
+
+    def add(self, line: _Line, waiting: Collection[str]) -> None:
+        """Note one line; `waiting` is all that waits with it. Raises OSError."""
+        if self._torn or not waiting or self._lines >= LINES_PER_TORRENT * MOST:
+            self.write(waiting)
+            return
+        self._torn = True
+        _append(self.path, [line])
+        self._torn = False
+        self._lines += 1
+
+    def write(self, waiting: Iterable[str]) -> None:
+        """Put a file with just these in the place of the old one; none when nothing waits. Raises OSError."""
+        self._torn = True
+        lines = [_Line(infohash) for infohash in waiting]
+        if lines:
+            fresh = self.path.with_name(self.path.name + ".new")
+            fresh.unlink(missing_ok=True)
+            _append(fresh, lines)
+            fresh.replace(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+        self._torn = False
+        self._lines = len(lines)
+
+
+def _lines(raw: bytes) -> Iterator[_Line]:
+    """The lines that can be read; a torn one names no torrent."""
+    for line in raw.splitlines():
+        with contextlib.suppress(msgspec.DecodeError):
+            yield msgspec.json.decode(line, type=_Line)
+
+
+def _append(path: Path, lines: Iterable[_Line]) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+
+
 class Forwarder:
     """Passes torrents on, one after the other, in the order of their hooks.
 
     Args:
         settings: the section of the configuration that is in force at the moment.
         client: the client that is in force at the moment.
+        path: where what waits is kept; None keeps it in memory only.
         pause: seconds between the first two tries.
         clock: steady seconds.
     """
@@ -63,6 +140,7 @@ class Forwarder:
         settings: Callable[[], CrossSeed],
         client: Callable[[], TorrentClient],
         *,
+        path: Path | None = None,
         pause: float = FIRST_PAUSE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,6 +150,9 @@ class Forwarder:
         self._clock = clock
         self._listed_at: float | None = None
         self._why = ""
+        self._unkept = ""
+        self._started = False
+        self._kept = None if path is None else Kept(path)
         self._settings = settings
         self._client = client
         self._pause = pause
@@ -86,37 +167,94 @@ class Forwarder:
     @property
     def problem(self) -> str:
         """What is wrong, until a torrent is passed on again or the configuration changes; empty when nothing is."""
-        if not self._why:
-            return ""
-        return f"{self.dropped} finished torrents were not passed on to cross-seed; the last: {self._why}"
+        dropped = f"{self.dropped} finished torrents were not passed on to cross-seed; the last: {self._why}"
+        return "; ".join(words for words in (dropped if self._why else "", self._unkept) if words)
+
+    def start(self) -> None:
+        """Take up what a former process left: only a running service does, a single command leaves it alone."""
+        if self._started or self._kept is None:
+            return
+        self._started = True
+        try:
+            left = self._kept.read()
+        except OSError as error:
+            self._cannot_keep(self._kept, error)
+            return
+        if not self._settings().enabled:
+            if left:
+                log.info(f"{len(left)} finished torrents are not passed on: cross_seed is switched off")
+            self._keep(lambda kept: kept.write(()))
+            return
+        self._waiting = dict.fromkeys([*left[:MOST], *self._waiting])
+        for _ in left[MOST:]:
+            self._drop(f"{MOST} torrents wait already; is cross-seed slow or down?")
+        if self._waiting:
+            log.info(f"{len(self._waiting)} finished torrents still wait to be passed on to cross-seed")
+            self._begin()
+        self._keep(lambda kept: kept.write(self._waiting))
 
     def offer(self, infohash: str) -> None:
         """Note a finished torrent; returns at once. One that waits already is not noted twice."""
+        self.start()  # before the file is changed
         if not self._settings().enabled:
             return
-        if infohash not in self._waiting and len(self._waiting) >= MOST:
-            self._drop(f"{MOST} torrents wait already; is cross-seed slow or down?")
-            return
-        self._waiting[infohash] = None
-        self._news.set()
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.get_running_loop().create_task(self._work(), name="cross-seed")
+        if infohash not in self._waiting:
+            if len(self._waiting) >= MOST:
+                self._drop(f"{MOST} torrents wait already; is cross-seed slow or down?")
+                return
+            self._waiting[infohash] = None
+            self._keep(lambda kept: kept.add(_Line(infohash), self._waiting))
+        self._begin()
 
     def reconfigured(self) -> None:
         """The configuration has changed: earlier failures are over, and nothing waits when it is switched off."""
         self._why = ""
-        if not self._settings().enabled:
+        if not self._settings().enabled and self._waiting:
             self._waiting.clear()
+            self._keep(lambda kept: kept.write(()))
 
     async def close(self) -> None:
-        """End the worker; what still waits is not passed on, and that is logged."""
+        """End the worker; what still waits is passed on by the next process, or (kept nowhere) by none."""
         if self._worker is not None:
             self._worker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._worker
             self._worker = None
-        if self._waiting:
+        if not self._waiting:
+            return
+        if self._kept is None or self._unkept:
             log.warning(f"{len(self._waiting)} finished torrents were not passed on to cross-seed before the end")
+        else:
+            log.info(f"{len(self._waiting)} finished torrents are passed on to cross-seed after the next start")
+
+    def _begin(self) -> None:
+        """Let the worker look."""
+        self._news.set()
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.get_running_loop().create_task(self._work(), name="cross-seed")
+
+    def _done(self, infohash: str) -> None:
+        """A torrent waits no more."""
+        if infohash in self._waiting:
+            del self._waiting[infohash]
+            self._keep(lambda kept: kept.add(_Line(infohash, over=True), self._waiting))
+
+    def _keep(self, change: Callable[[Kept], None]) -> None:
+        """Change the file. It is no reason to refuse a torrent when that fails: it is passed on all the same."""
+        if self._kept is None:
+            return
+        try:
+            change(self._kept)
+        except OSError as error:
+            self._cannot_keep(self._kept, error)
+        else:
+            self._unkept = ""
+
+    def _cannot_keep(self, kept: Kept, error: OSError) -> None:
+        words = f"a restart would lose what waits for cross-seed: {kept.path} cannot be used ({error.strerror})"
+        if words != self._unkept:
+            log.warning(words)
+        self._unkept = words
 
     async def _work(self) -> None:
         # No proxies and no netrc of the environment, no redirects: the key goes to the configured address alone.
@@ -126,7 +264,7 @@ class Forwarder:
                 while self._waiting:
                     infohash = next(iter(self._waiting))
                     await self._pass_on(http, infohash)
-                    self._waiting.pop(infohash, None)
+                    self._done(infohash)
                 await self._news.wait()
 
     async def _pass_on(self, http: httpx.AsyncClient, infohash: str) -> None:
@@ -151,10 +289,10 @@ class Forwarder:
 
     async def _try(self, http: httpx.AsyncClient, infohash: str) -> None:
         """One try, under the configuration of this moment."""
-        settings = self._settings()
-        if not settings.enabled or not settings.url or infohash not in self._waiting:
-            return
         torrent = await self._look_up(infohash)
+        settings = self._settings()
+        if torrent is None or not settings.enabled or not settings.url or infohash not in self._waiting:
+            return
         key = settings.secret_api_key
         try:
             answer = await http.post(
@@ -182,26 +320,36 @@ class Forwarder:
         self._why = ""
         log.info(f"passed {infohash} on to cross-seed")
 
-    async def _look_up(self, infohash: str) -> TorrentDetails:
-        """What the client says of a torrent; what it does not have is never passed on."""
-        client = self._client()
-        try:
-            torrent = await client.details(infohash)
+    async def _look_up(self, infohash: str) -> TorrentDetails | None:
+        """What the client says of a torrent, None when it is not wanted any more.
+
+        A client that does not answer is waited for: after a restart of the machine it may be up later than we are, and
+        no other torrent could be looked up meanwhile.
+
+        Raises:
+            _UnknownError: the client does not have it; that is never passed on.
+        """
+        pause = self._pause
+        while self._settings().enabled and infohash in self._waiting:
+            client = self._client()
+            try:
+                torrent = await client.details(infohash) or await self._by_other_hash(client, infohash)
+            except ClientError:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
             if torrent is None:
-                torrent = await self._by_other_hash(client, infohash)
-        except ClientError:
-            raise _AgainError("qBittorrent does not answer, so it is not known whether it has the torrent") from None
-        if torrent is None:
-            raise _UnknownError
-        return torrent
+                raise _UnknownError
+            return torrent
+        return None
 
     async def _by_other_hash(self, client: TorrentClient, infohash: str) -> TorrentDetails | None:
         """A hybrid torrent by its v1 hash. That takes a full listing, so invented hashes get it now and then only."""
         now = self._clock()
         if self._listed_at is not None and now - self._listed_at < LISTING_PAUSE:
             return None
-        self._listed_at = now
         other = (await client.aliases()).get(infohash)
+        self._listed_at = now
         return await client.details(other) if other else None
 
     def _drop(self, why: str) -> None:

@@ -69,6 +69,7 @@ async def run(
     reason: str,
     force_full: bool = False,
     names: Sequence[str] = (),
+    before_writing: Callable[[], object] = lambda: None,
 ) -> tuple[Decision, Verdict, Memory]:
     """Bring the client's limits to where they should be.
 
@@ -80,6 +81,7 @@ async def run(
         reason: in words, for the ledger.
         force_full: list everything even if that is not due.
         names: info-hashes; read only these torrents and take the others as they were.
+        before_writing: called when all is read and decided, before anything is stored or sent.
 
     Raises:
         ClientError: the client did not answer as it should; what was written so far is in the ledger as unknown.
@@ -87,6 +89,7 @@ async def run(
         BadAllocationError: nothing was written, because the strategy broke a guarantee.
     """
     decision, after = await look(world, policy, memory, force_full=force_full, names=names)
+    before_writing()
     action = await record(world, decision, who=who, reason=reason)
     await apply(world.client, decision.reading.torrents, decision.planned.plan)
     verdict = await verify(world, action, calls=len(decision.planned.plan.calls), policy=policy)

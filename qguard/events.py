@@ -1,7 +1,7 @@
 """What happens, told to whoever listens at that moment. Nobody's slowness holds anything up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,10 @@ MOST_LISTENERS: Final = 32
 BACKLOG: Final = 64
 """Events that may wait for one listener; at three per cycle that is minutes. One that falls behind further is dropped,
 and can come again."""
+
+
+LOOK_EVERY: Final = 2.0
+"""Seconds between two looks at whether a listener still may listen, besides the one before each event."""
 
 
 class TooManyListenersError(Exception):
@@ -65,8 +69,18 @@ class Events:
                 self.dropped += 1
                 self._end(queue)
 
-    async def listen(self, *first: tuple[str, object]) -> AsyncIterator[Event]:
+    async def listen(
+        self,
+        *first: tuple[str, object],
+        may_listen: Callable[[], bool] = lambda: True,
+        look_every: float = LOOK_EVERY,
+    ) -> AsyncIterator[Event]:
         """Everything that happens from now on, after the events `first`, until too slow or closed.
+
+        Args:
+            first: kinds and data.
+            may_listen: asked before every event, and every `look_every` seconds; it ends when that says no.
+            look_every: seconds.
 
         Raises:
             TooManyListenersError: at the first step.
@@ -74,14 +88,19 @@ class Events:
         if self.is_full:
             raise TooManyListenersError(f"{self._most} listen already")
         queue: asyncio.Queue[Event | None] = asyncio.Queue(self._backlog)
-        if not self._is_closed:
-            self._queues.add(queue)
+        self._queues.add(queue)
+        if self._is_closed:
+            self._end(queue)
         try:
             for kind, data in first:
                 yield make(self._number, kind, data)
-            while queue in self._queues or not queue.empty():
-                event = await queue.get()
-                if event is None:
+            while may_listen():
+                try:
+                    async with asyncio.timeout(look_every):
+                        event = await queue.get()
+                except TimeoutError:
+                    continue
+                if event is None or not may_listen():
                     return
                 yield event
         finally:

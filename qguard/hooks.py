@@ -4,17 +4,17 @@ qBittorrent runs its external programs without a shell: it splits the line at sp
 puts names and hashes in after splitting. So a line can hold one program only, and a second one needs a wrapper script.
 """
 
-import ipaddress
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from qguard.addresses import is_loopback, is_neighbour, parse
 from qguard.answers import RequestError
 from qguard.config import Settings
 from qguard.ledger import Ledger
@@ -34,11 +34,21 @@ _API_WITH_TORRENT_ID: Final = (2, 8, 4)
 State = Literal["installed", "present", "occupied", "removed", "absent", "left alone", "unsupported", "to paste"]
 
 
+Reason = Annotated[str, msgspec.Meta(max_length=1000, description="why, kept in the ledger")]
+
+
 class HookBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /hook/install."""
 
     finished: bool = False
     """Also for finished torrents, which is what cross-seed needs."""
+    reason: Reason = ""
+
+
+class HookRemoveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /hook/remove."""
+
+    reason: Reason = ""
 
 
 class HookLine(msgspec.Struct, frozen=True):
@@ -77,7 +87,7 @@ def hook_url(settings: Settings) -> str:
     if server.hook_url:
         url = server.hook_url.rstrip("/")
         host = (urlsplit(url).hostname or "").lower()
-        known = "." not in host or _address(host) is not None or host in {h.lower() for h in server.allowed_hosts}
+        known = "." not in host or parse(host) is not None or host in {h.lower() for h in server.allowed_hosts}
         if not known:
             raise RequestError(
                 "hook_host",
@@ -87,7 +97,7 @@ def hook_url(settings: Settings) -> str:
     elif _here(settings):
         own = settings.global_.host
         url = f"http://[::1]:{port}" if own in {"::", "::1"} else f"http://127.0.0.1:{port}"
-        if (found := _address(own)) is not None and found.version == 4 and found.is_loopback:
+        if (found := parse(own)) is not None and found.version == 4 and found.is_loopback:
             url = f"http://{own}:{port}"
     else:
         raise RequestError(
@@ -100,18 +110,10 @@ def hook_url(settings: Settings) -> str:
 
 def _here(settings: Settings) -> bool:
     """Whether qBittorrent shares our loopback and we listen there."""
+    own = settings.global_.host
+    listens_on_all = own == "" or ((found := parse(own)) is not None and found.is_unspecified)
     client = (urlsplit(settings.qbittorrent.base_url).hostname or "").lower()
-    found, own = _address(client), _address(settings.global_.host)
-    client_here = client == "localhost" or (found is not None and found.is_loopback)
-    ours = settings.global_.host in {"", "localhost"} or (own is not None and (own.is_loopback or own.is_unspecified))
-    return client_here and ours
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
+    return is_loopback(client) and (listens_on_all or is_loopback(own))
 
 
 def key_file(settings: Settings) -> Path | None:
@@ -122,8 +124,8 @@ def key_file(settings: Settings) -> Path | None:
     """
     if settings.server.secret_hook_key:
         return settings.rollback.database_path.absolute().with_suffix(".hook.curlrc")
-    found = _address(urlsplit(settings.server.hook_url or "").hostname or "")
-    if found is not None and not (found.is_private or found.is_loopback):
+    host = urlsplit(settings.server.hook_url or "").hostname or ""
+    if parse(host) is not None and not is_neighbour(host):
         raise RequestError("hook_key", "hooks from public addresses need a key", "set server.hook_key")
     return None
 
@@ -294,10 +296,20 @@ def present(settings: Settings, ledger: Ledger, preferences: Preferences) -> tup
     return calls("added"), calls("finished")
 
 
-async def install(settings: Settings, client: TorrentClient, ledger: Ledger, *, finished: bool, who: str) -> HookReport:
+async def install(
+    settings: Settings, client: TorrentClient, ledger: Ledger, *, finished: bool, who: str, reason: str
+) -> HookReport:
     """Let qBittorrent call us for each torrent that is added, and with `finished` for each that is finished.
 
     Another program that is there stays: nothing is changed then, and a script that runs both is written.
+
+    Args:
+        settings: the configuration in force.
+        client: whose programs are changed.
+        ledger: remembers what was there, and that it was changed, before it is.
+        finished: also for finished torrents.
+        who: decided it.
+        reason: in words, without secrets.
 
     Raises:
         RequestError: it cannot be done; says what to set.
@@ -314,10 +326,23 @@ async def install(settings: Settings, client: TorrentClient, ledger: Ledger, *, 
     bad = any(line.state in {"occupied", "unsupported"} for line in plan)
     if bad:
         return HookReport("incomplete", tuple(plan), ("nothing was changed in qBittorrent", *notes(key)))
-    for line in plan:
-        if line.state == "installed":
-            await _put(client, ledger, line, there, who=who)
+    changed = [line for line in plan if line.state == "installed"]
+    if changed:
+        controls: dict[tuple[str, str], object] = {
+            (CONTROL, line.occasion): _memory(ledger, line, there) for line in changed
+        }
+        words = _because([line.occasion for line in changed], reason)
+        await ledger.record("hook install", (), who=who, reason=words, controls=controls)
+    for line in changed:
+        await client.set_program(line.occasion, line.line, enabled=True)
+        await _confirm(client, line.occasion, line.line, enabled=True)
     return HookReport("done", tuple(plan), notes(key))
+
+
+def _because(occasions: Iterable[Occasion], reason: str) -> str:
+    """What is changed and why, for the ledger."""
+    what = ", ".join(occasions)
+    return f"{what}; {reason}" if reason else what
 
 
 def _planned(settings: Settings, there: Preferences, on: Occasion, line: str, url: str, ledger: Ledger) -> HookLine:
@@ -356,17 +381,14 @@ def _remembered(ledger: Ledger, on: Occasion) -> dict[str, Any] | None:
     return None if control is None else control.value
 
 
-async def _put(client: TorrentClient, ledger: Ledger, line: HookLine, there: Preferences, *, who: str) -> None:
-    """Remember what is there, then put ours in its place and read it back."""
+def _memory(ledger: Ledger, line: HookLine, there: Preferences) -> dict[str, Any]:
+    """What is to be remembered when ours takes the place of what is there."""
     enabled, program = standing(there, line.occasion)
     before = {"enabled": bool(enabled), "program": program}
     remembered = _remembered(ledger, line.occasion)
     if remembered is not None and program == remembered["line"]:
         before = remembered["before"]  # ours is there in an older form: what was there before that counts
-    value = {"line": line.line, "before": before}
-    await ledger.set_control(CONTROL, line.occasion, value, who=who, reason="hook install")
-    await client.set_program(line.occasion, line.line, enabled=True)
-    await _confirm(client, line.occasion, line.line, enabled=True)
+    return {"line": line.line, "before": before}
 
 
 async def _confirm(client: TorrentClient, on: Occasion, program: str, *, enabled: bool) -> None:
@@ -377,45 +399,74 @@ async def _confirm(client: TorrentClient, on: Occasion, program: str, *, enabled
         )
 
 
-async def remove(settings: Settings, client: TorrentClient, ledger: Ledger) -> HookReport:
+async def remove(settings: Settings, client: TorrentClient, ledger: Ledger, *, who: str, reason: str) -> HookReport:
     """Put back exactly what was there before `install`; what somebody else has put there since stays.
+
+    Args:
+        settings: the configuration in force.
+        client: whose programs are changed.
+        ledger: knows what was there, and is told that it is put back before it is.
+        who: decided it.
+        reason: in words, without secrets.
 
     Raises:
         RequestError: qBittorrent did not take it.
         ClientError: qBittorrent does not answer.
+        LedgerError: it cannot be recorded; nothing was changed.
     """
     there = await client.preferences()
-    done = tuple([await _taken_back(settings, client, ledger, there, on) for on in EVENTS])
-    bad = any(line.state == "left alone" for line in done)
+    plan = [_undoing(settings, there, on, ledger) for on in EVENTS]
+    restored = [line.occasion for line in plan if line.state == "removed"]
+    over = [line.occasion for line in plan if line.state == "absent" and _remembered(ledger, line.occasion) is not None]
+    if restored or over:
+        # What was there before stays remembered until it is back: qBittorrent may fail now, and be asked again.
+        words = _because([*restored, *over], reason)
+        await ledger.record("hook remove", (), who=who, reason=words, controls={(CONTROL, on): None for on in over})
+    for on in restored:
+        before = _before(ledger, on)
+        await client.set_program(on, before["program"], enabled=before["enabled"])
+        await _confirm(client, on, before["program"], enabled=before["enabled"])
+        await ledger.clear_control(CONTROL, on)
+    bad = any(line.state == "left alone" for line in plan)
     if not bad and (key := settings.rollback.database_path.absolute().with_suffix(".hook.curlrc")).exists():
         key.unlink()
-    return HookReport("incomplete" if bad else "done", done)
+    return HookReport("incomplete" if bad else "done", tuple(plan))
 
 
-async def _taken_back(
-    settings: Settings, client: TorrentClient, ledger: Ledger, there: Preferences, on: Occasion
-) -> HookLine:
-    enabled, program = standing(there, on)
+def _before(ledger: Ledger, on: Occasion) -> dict[str, Any]:
+    """What was there before ours; nothing, when ours came by paste or stood in a ledger that is lost."""
     remembered = _remembered(ledger, on)
-    if remembered is None:
-        try:
-            lost = bool(enabled) and is_plain(program, hook_url(settings))
-        except RequestError:
-            lost = False
-        if not lost:
-            return HookLine(on, "absent", "")
-        before: dict[str, Any] = {"enabled": False, "program": ""}  # ours, by paste or from a ledger that is lost
+    return {"enabled": False, "program": ""} if remembered is None else remembered["before"]
+
+
+def _undoing(settings: Settings, there: Preferences, on: Occasion, ledger: Ledger) -> HookLine:
+    """What is to be put back on one occasion."""
+    enabled, program = standing(there, on)
+    remembered, before = _remembered(ledger, on), _before(ledger, on)
+    ours = "" if remembered is None else remembered["line"]
+    state: State
+    if remembered is not None and (enabled, program) == (before["enabled"], before["program"]):
+        state, note = "absent", ""
+    elif remembered is not None and program == ours:
+        state, note = "removed", ""
+    elif enabled and str(path := _wrapper_path(settings, on)) in program:
+        state = "left alone"
+        note = f"the script {path} is run; put the other program that it runs in its place yourself"
+    elif remembered is not None:
+        state, note = "left alone", "somebody has changed the line since; it was left as it is"
     else:
-        before = remembered["before"]
-        if (enabled, program) == (before["enabled"], before["program"]):
-            await ledger.clear_control(CONTROL, on)
-            return HookLine(on, "absent", remembered["line"])
-        if program != remembered["line"]:
-            return HookLine(
-                on, "left alone", remembered["line"], "somebody has changed the line since; it was left as it is"
-            )
-    await client.set_program(on, before["program"], enabled=before["enabled"])
-    await _confirm(client, on, before["program"], enabled=before["enabled"])
-    if remembered is not None:
-        await ledger.clear_control(CONTROL, on)
-    return HookLine(on, "removed", program)
+        state, note = _pasted(settings, program if enabled else "")
+    return HookLine(on, state, program if state == "removed" else ours, note)
+
+
+def _pasted(settings: Settings, program: str) -> tuple[State, str]:
+    """What is to be done about a line that the ledger knows nothing of, and what to say about it."""
+    try:
+        url = hook_url(settings)
+    except RequestError:
+        return "absent", ""
+    if is_plain(program, url):
+        return "removed", ""
+    if reaches(program, url):
+        return "left alone", "a line that does other things too calls us; change it yourself"
+    return "absent", ""

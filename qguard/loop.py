@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -33,8 +33,9 @@ from qguard.ledger import Key, Ledger, LedgerError
 from qguard.log import redact
 from qguard.observe import pause_between
 from qguard.policy import EVERYWHERE, Policy
+from qguard.previews import Basis, Changes, Previews
 from qguard.qbittorrent.client import TorrentClient
-from qguard.qbittorrent.errors import ClientError
+from qguard.qbittorrent.errors import ClientError, LoginRefusedError
 
 LONGEST_BACKOFF: Final = 60.0
 """Seconds between two tries while the client does not answer."""
@@ -92,12 +93,21 @@ class Loop:
         self._allocator = policy.make_allocator(loaded.settings)
         self._memory = Memory()
         self.inbox = Inbox(ledger.path.with_name(f"{ledger.path.stem}.hooks"), clock=clock)
-        self.forwarder = Forwarder(lambda: self.settings.cross_seed, lambda: self._client)
+        self.forwarder = Forwarder(
+            lambda: self.settings.cross_seed,
+            lambda: self._client,
+            path=ledger.path.with_name(f"{ledger.path.stem}.cross-seed"),
+        )
         self.last_hook: float | None = None
         self._serving = False
         self._cycle_wanted = True
         self._unsure = False  # what is remembered may no longer be what the client has: list everything next time
+        self._refused: LoginRefusedError | None = None
         self._lock = asyncio.Lock()
+        self._changes = Changes()
+        self.previews = Previews(lambda: client_factory(self.settings), self._basis, clock, self._changes)
+        self._reloading = asyncio.Lock()
+        self._retired: set[asyncio.Task[None]] = set()  # clients of former configurations, being closed
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._failures = 0
@@ -119,6 +129,16 @@ class Loop:
         """The neighbours, for one cycle."""
         return World(self._client, self.ledger, self._clock, self._wall_clock)
 
+    def _basis(self) -> Basis:
+        return Basis(self.world, self._memory, self.policy(), self._unsure, self._refused)
+
+    @contextlib.asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        """Alone, and previews that look meanwhile look again."""
+        async with self._lock:
+            with self._changes.under_way():
+                yield
+
     def policy(self) -> Policy:
         """What configuration and commands say at this moment."""
         return policy.make(
@@ -134,6 +154,7 @@ class Loop:
     async def serve(self) -> None:
         """Run cycles, and look at what hooks name in between, until `stop` is called."""
         self._serving = True
+        self.forwarder.start()
         next_cycle = self._clock()
         while not self._stop.is_set():
             if self._cycle_wanted or self._clock() >= next_cycle:
@@ -194,11 +215,15 @@ class Loop:
         Args:
             names: info-hashes to look at, instead of all torrents.
         """
+        client = self._client
         try:
             done = await self.cycle(who="hook" if names else "service", reason="", names=names)
             await self._sort_out(names, full=not names or done.full)
         except (ClientError, LedgerError, BadAllocationError) as error:
-            self._fail(error)
+            if client is self._client:
+                self._fail(error)
+            else:
+                self._log.info(f"before the configuration was changed: {error}")
         except Exception as error:  # noqa: BLE001 - the loop must outlive a fault of ours; it is logged in full
             self._fail(error, unexpected=True)
         self._turned = self._clock()
@@ -221,6 +246,8 @@ class Loop:
         if self.problems.get(name) != words:
             self._log.error(words, exc_info=unexpected)
         self.problems[name] = words
+        if isinstance(error, LoginRefusedError):
+            self._refused = error
 
     async def _sort_out(self, names: Sequence[str], *, full: bool) -> None:
         """What the hooks named has been seen, or is to be looked for again."""
@@ -247,41 +274,66 @@ class Loop:
     ) -> report.CycleReport:
         """One cycle, now; with `names` on what hooks named, as soon as all torrents were read once."""
         async with self._lock:
-            began, requests = self._clock(), self._client.requests
+            # All of one moment: a reload does not wait, and a cycle ends with what it began with.
+            world, rules, memory = self.world, self.policy(), self._memory
+            client, began, requests = world.client, self._clock(), world.client.requests
             if not self._version:
-                await self._meet()
-            full, self._unsure = force_full or self._unsure, True
-            decision, verdict, self._memory = await run(
-                self.world,
-                self.policy(),
-                self._memory,
-                who=who,
-                reason=redact(reason),
-                force_full=full,
-                names=names,
-            )
-            self._unsure = False
-            done = report.cycle(
-                decision,
-                verdict,
-                duration=self._clock() - began,
-                timestamp=self._wall_clock(),
-                requests=self._client.requests - requests,
-            )
-            self.last = Last(decision, done)
-            self.totals.add(done, len(decision.reading.torrents))
-            self._tell(decision, done)
-            await self._tidy(decision)
+                await self._meet(client)
+            with contextlib.ExitStack() as changing:
+                try:
+                    decision, verdict, memory = await run(
+                        world,
+                        rules,
+                        memory,
+                        who=who,
+                        reason=redact(reason),
+                        force_full=force_full or self._unsure,
+                        names=names,
+                        before_writing=lambda: changing.enter_context(self._changes.under_way()),
+                    )
+                except BaseException:
+                    self._unsure = True
+                    raise
+                done = report.cycle(
+                    decision,
+                    verdict,
+                    duration=self._clock() - began,
+                    timestamp=self._wall_clock(),
+                    requests=client.requests - requests,
+                )
+                self.totals.add(done, len(decision.reading.torrents))
+                if client is not self._client:  # the client of now knows nothing of all this
+                    return done
+                self._memory, self._unsure, self._refused = memory, False, None
+                self.last = Last(decision, done)
+                self._tell(decision, done)
+                await self._tidy(decision)
             self.events.publish("cycle", done)
             self.events.publish("trackers", overview.tracker_stats(decision))
             self._tell_health()
             return done
 
-    async def _meet(self) -> None:
-        version = await self._client.version()
+    async def _meet(self, client: TorrentClient) -> None:
+        version = await client.version()
+        if client is not self._client:
+            return
         self._version = f"qBittorrent {version.app} (Web API {version.api})"
         self._refresh = version.refresh_interval
         self._log.info(f"connected to {self._version}")
+
+    def _use(self, client: TorrentClient) -> None:
+        """Take another client from the next cycle on. The former one is closed when a cycle is done with it."""
+
+        async def close(former: TorrentClient) -> None:
+            async with self._lock:
+                pass  # whoever used it is done
+            await former.close()
+
+        task = asyncio.create_task(close(self._client), name="close")
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+        self._client, self._memory, self._version, self._refused = client, Memory(), "", None
+        self.previews.renew()
 
     def _tell(self, decision: Decision, done: report.CycleReport) -> None:
         """Log what changed and what is new; forget problems that are over."""
@@ -295,7 +347,7 @@ class Loop:
         self._note("caps", conflicts)
         alerts = [r.id for r in self.settings.trackers if r.on_foreign_change == "alert"]
         foreign = decision.matched.own.foreign & np.isin(
-            decision.matched.rule, [decision.policy.ids.index(i) for i in alerts]
+            decision.matched.rule, [n for n, tracker in enumerate(decision.policy.ids) if tracker in alerts]
         )
         self._note(
             "foreign changes",

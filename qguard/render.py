@@ -130,6 +130,12 @@ def pause(answer: Answer, console: Console) -> None:
         console.print(f"{answer['resumed_torrents']} torrents are managed again")
 
 
+def override(answer: Answer, console: Console) -> None:
+    """The cap that holds from now on."""
+    until = f" until {moment(answer['until'])}" if answer["until"] else ""
+    console.print(f"{answer['status']}: cap of {answer['tracker']} is {answer['cap']}{until}")
+
+
 def adopt(answer: Answer, console: Console) -> None:
     """Which limits count as originals."""
     console.print(f"originals adopted ({answer['mode']}), {answer['originals']} differ from the present limits")
@@ -212,6 +218,8 @@ def ledger(answer: Answer, console: Console) -> None:
         console.print(table)
     else:
         console.print("nothing in the ledger fits")
+    if answer["next_before"] is not None:
+        console.print(f"next page: the same with --before {answer['next_before']}")
 
 
 def _table(*columns: str) -> Table:

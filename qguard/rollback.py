@@ -1,6 +1,6 @@
 """Putting back what was there before."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -87,20 +87,24 @@ async def rollback(
     force: bool = False,
     dry_run: bool = False,
     hold: bool = True,
+    before_writing: Callable[[], object] = lambda: None,
 ) -> RollbackReport:
     """Put earlier limits back and keep qguard off these torrents until resumed.
 
     The pause is stored in the same transaction as the intent, so that a crash in between leaves it paused. Without
-    `hold` nothing is paused (for a service that ends and is to begin again later).
+    `hold` nothing is paused (for a service that ends and is to begin again later). `before_writing` is
+    called when all is read, before anything is stored or sent.
 
     Raises:
         ClientError: the client did not answer; run it again to finish.
+        PrunedError: nothing was written; the history does not reach back that far any more.
         LedgerError: nothing was written.
     """
     torrents = await world.client.torrents()
     work = await _prepare(world, scope, torrents, force=force)
     if dry_run:
         return _report(work, Verdict(applied=len(work.plan)), "dry-run", "", reason)
+    before_writing()
     pauses = scope.pauses if hold else None
     action: Action = await world.ledger.record(
         "rollback",

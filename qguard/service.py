@@ -1,13 +1,16 @@
 """Everything a person can ask of the running loop. Commands and endpoints call these methods and nothing below them.
 
-One lock: cycles, rollbacks, rollout changes, pauses and adoptions never overlap.
+One lock: cycles, rollbacks, rollout changes, pauses and adoptions never overlap. What only looks takes no lock, and a
+new configuration waits for nothing.
 """
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -35,21 +38,21 @@ from qguard.answers import (
 from qguard.config import (
     BadValueError,
     ConfigError,
-    Loaded,
     describe_cap,
     load,
-    parse,
+    parse_proposed,
     parse_rate,
     redacted,
     restart_needed,
 )
-from qguard.cycle import GONE, Memory, look, read_limits
+from qguard.cycle import GONE, read_limits
 from qguard.decision import Decision
 from qguard.doctor import DoctorReport, Facts, examine
-from qguard.ledger import Hold, Key, LedgerError, read_originals_file
+from qguard.ledger import Hold, Key, LedgerError, PrunedError, read_originals_file
 from qguard.log import redact
 from qguard.loop import Loop
 from qguard.policy import EVERYWHERE, NO_CAP
+from qguard.previews import Basis
 from qguard.qbittorrent.errors import ClientError, UnreachableError
 from qguard.rollback import RollbackReport, Scope, rollback
 from qguard.snapshot import UNLIMITED
@@ -75,21 +78,46 @@ class Service(Loop):
                 "`qguard ledger` or GET /ledger lists the cycles",
                 404,
             )
-        async with self._lock:
-            began = self._clock()
-            self._unsure = True
-            done = await rollback(
-                self.world, self.policy(), scope, who=who, reason=redact(reason), force=force, dry_run=dry_run
-            )
-            done = msgspec.structs.replace(
-                done, duration_seconds=round(self._clock() - began, 3), timestamp=self._wall_clock()
-            )
-            if not dry_run:
-                self._log.warning(
-                    f"rollback by {who}: {done.changes_reversed} limits put back, {len(done.left_alone)} left alone, "
-                    f"{done.failed} failed; paused until `qguard resume`: {done.paused}"
+        began = self._clock()
+        try:
+            if dry_run:
+                done = await self.previews.ask(
+                    lambda basis: rollback(
+                        basis.world, basis.policy, scope, who=who, reason=redact(reason), force=force, dry_run=True
+                    )
                 )
-            return done
+            else:
+                done = await self._roll_back(scope, who=who, reason=reason, force=force)
+        except PrunedError as error:
+            kept = datetime.fromtimestamp(math.floor(error.at) + 1, UTC).isoformat()
+            raise RequestError(
+                "history_pruned",
+                f"the history that a partial rollback needs was pruned: it is kept from {kept} on",
+                "give a later time or cycle, or neither: a full rollback needs no history",
+                409,
+            ) from None
+        return msgspec.structs.replace(
+            done, duration_seconds=round(self._clock() - began, 3), timestamp=self._wall_clock()
+        )
+
+    async def _roll_back(self, scope: Scope, *, who: str, reason: str, force: bool) -> RollbackReport:
+        async with self._lock:
+            self._unsure = True
+            with contextlib.ExitStack() as changing:
+                done = await rollback(
+                    self.world,
+                    self.policy(),
+                    scope,
+                    who=who,
+                    reason=redact(reason),
+                    force=force,
+                    before_writing=lambda: changing.enter_context(self._changes.under_way()),
+                )
+        self._log.warning(
+            f"rollback by {who}: {done.changes_reversed} limits put back, {len(done.left_alone)} left alone, "
+            f"{done.failed} failed; paused until `qguard resume`: {done.paused}"
+        )
+        return done
 
     async def shut_down(self, *, hangs: bool = False) -> None:
         """What is to happen when the service ends, and close the neighbours; `hangs`: the client does not answer."""
@@ -109,6 +137,8 @@ class Service(Loop):
     async def close(self) -> None:
         """Let go of client and ledger."""
         await self.forwarder.close()
+        await self.previews.close()
+        await asyncio.gather(*self._retired, return_exceptions=True)
         async with self._lock:
             await self._client.close()
             await self.ledger.close()
@@ -118,7 +148,7 @@ class Service(Loop):
         scope = EVERYWHERE if tracker is None else self._know(tracker)
         if type(percentage) is not int or not 0 <= percentage <= 100:
             raise RequestError("bad_percentage", f"{percentage!r} is not a percentage", "give a whole number, 0 to 100")
-        async with self._lock:
+        async with self._changing():
             value = {"percentage": percentage, "file": policy.file_percentage(self.settings, scope)}
             words = _because(f"{scope}: {percentage} %", reason)
             await self.ledger.record("rollout", (), who=who, reason=words, controls={("rollout", scope): value})
@@ -129,7 +159,7 @@ class Service(Loop):
     async def pause(self, *, tracker: str | None, until: float | None, who: str, reason: str) -> PauseReport:
         """Write nothing any more, for one tracker or for all, until resumed (or until then)."""
         scope = EVERYWHERE if tracker is None else self._know(tracker)
-        async with self._lock:
+        async with self._changing():
             await self.ledger.record(
                 "pause", (), who=who, reason=_because(scope, reason), controls={("pause", scope): {"until": until}}
             )
@@ -142,7 +172,7 @@ class Service(Loop):
     ) -> PauseReport:
         """Take up again what was paused or rolled back; with `foreign`, also what was yielded to somebody else."""
         scope = EVERYWHERE if tracker is None else self._know(tracker)
-        async with self._lock:
+        async with self._changing():
             scopes = [s for name, s in self.ledger.controls if name == "pause" and scope in {EVERYWHERE, s}]
             kinds = {"rollback", "foreign"} if foreign or hashes else {"rollback"}
             keys = [
@@ -168,11 +198,18 @@ class Service(Loop):
         self.wake()
         return PauseReport("resumed", scope, None, len(keys))
 
-    async def adopt(self, originals: str, *, who: str) -> AdoptReport:
-        """Say which limits count as originals: `as-is`, `unlimited`, or those of an originals file."""
+    async def adopt(self, originals: str, *, who: str, anywhere: bool = True) -> AdoptReport:
+        """Say which limits count as originals: `as-is`, `unlimited`, or those of an originals file.
+
+        Args:
+            originals: see above.
+            who: decided it.
+            anywhere: whether the file may be outside of the ledger's folder.
+        """
         async with self._lock:
+            settings, matcher = self.settings, self._matcher
             torrents = await self._client.torrents()
-            rule = self._matcher.match(torrents)
+            rule = matcher.match(torrents)
             rows = np.flatnonzero(torrents.up_limit != UNLIMITED)
             keys = dict(zip(torrents.keys(rows), rows.tolist(), strict=True))
             if originals == "as-is":
@@ -180,37 +217,39 @@ class Service(Loop):
             elif originals == "unlimited":
                 values = dict.fromkeys(keys, UNLIMITED)
             else:
-                values = await asyncio.to_thread(_originals_of, originals)
+                folder = None if anywhere else self.ledger.path.parent
+                values = await asyncio.to_thread(_originals_of, originals, folder)
             known = {
-                key: (value, int(torrents.up_limit[keys[key]]), self.settings.trackers[rule[keys[key]]].id)
+                key: (value, int(torrents.up_limit[keys[key]]), settings.trackers[rule[keys[key]]].id)
                 for key, value in values.items()
                 if key in keys and value != torrents.up_limit[keys[key]]
             }
             mode = originals if originals in {"as-is", "unlimited"} else "file"
-            await self.ledger.adopt(known, mode=mode, who=who)
+            with self._changes.under_way():
+                await self.ledger.adopt(known, mode=mode, who=who)
         self._log.info(f"originals adopted by {who}: {mode}", torrents=len(known))
         self.wake()
         return AdoptReport("adopted", mode, len(known))
 
     async def reload(self, *, who: str = "file watch") -> ReloadReport:
         """Take a new configuration, or keep the last good one and raise ConfigError (I8)."""
-        try:
-            new = await asyncio.to_thread(load, self.loaded.path)
-            matcher, allocator = policy.make_matcher(new.settings), policy.make_allocator(new.settings)
-        except ConfigError as error:
-            words = f"the last good configuration stays in force: {error}"
-            self._note("configuration", words)
-            raise
-        async with self._lock:
+        async with self._reloading:  # of two at once, the one that read later counts
+            try:
+                new = await asyncio.to_thread(load, self.loaded.path)
+                matcher, allocator = policy.make_matcher(new.settings), policy.make_allocator(new.settings)
+            except ConfigError as error:
+                words = f"the last good configuration stays in force: {error}"
+                self._note("configuration", words)
+                raise
+            # All at once and without waiting: a request to the client may hang for as long as it likes.
             restart = restart_needed(self._started_with, new.settings)
             other_client = new.settings.qbittorrent != self.settings.qbittorrent
             self.loaded, self._matcher, self._allocator = new, matcher, allocator
+            self._changes.note()
             self.forwarder.reconfigured()
             redact.redactor = wiring.redactor_for(new.settings)
             if other_client:
-                await self._client.close()
-                self._client = self._client_factory(new.settings)
-                self._memory, self._version = Memory(), ""
+                self._use(self._client_factory(new.settings))
         for words in (*new.warnings, *(f"{key} changes only with a restart" for key in restart)):
             self._log.warning(words)
         self._note("configuration", f"restart needed for {', '.join(restart)}" if restart else "")
@@ -246,7 +285,7 @@ class Service(Loop):
                 raise RequestError("bad_time", "`until` lies in the past", "give a later time, or none", 409)
             value = {"rate": NO_CAP if cap is None else cap, "until": until, "reason": redact(reason)}
         words = "cleared" if rate is None else describe_cap(cap)
-        async with self._lock:
+        async with self._changing():
             await self.ledger.record(
                 "override",
                 (),
@@ -281,7 +320,7 @@ class Service(Loop):
         )
         if mark_restored and not dry_run and done.left_alone:
             left = {row.hash for row in done.left_alone}
-            async with self._lock:
+            async with self._changing():
                 await self.ledger.settle((), release=[key for key in self.ledger.claims if key[0] in left])
         return LimitsResetReport(
             status="incomplete" if done.failed else "ok",
@@ -297,7 +336,7 @@ class Service(Loop):
         """Let the strategy forget what it remembers of one tracker, or (None) of all."""
         if tracker is not None:
             self._know(tracker)
-        async with self._lock:
+        async with self._changing():
             state = self._memory.state
             forgotten, count = overview.forget(state.strategy, tracker, [rule.id for rule in self.settings.trackers])
             await self.ledger.record(
@@ -318,19 +357,21 @@ class Service(Loop):
 
     async def hook_lines(self) -> hooks.HookReport:
         """The lines by which qBittorrent calls us, for pasting."""
-        return await hooks.lines(self.settings, self._client)
+        return await hooks.lines(self.settings, await self.previews.client())
 
-    async def install_hook(self, *, finished: bool, who: str) -> hooks.HookReport:
+    async def install_hook(self, *, finished: bool, who: str, reason: str) -> hooks.HookReport:
         """Let qBittorrent call us for each torrent that is added, and with `finished` for each finished one."""
         async with self._lock:
-            done = await hooks.install(self.settings, self._client, self.ledger, finished=finished, who=who)
+            done = await hooks.install(
+                self.settings, self._client, self.ledger, finished=finished, who=who, reason=redact(reason)
+            )
         self._log.info(f"hook install by {who}: {done.status}")
         return done
 
-    async def remove_hook(self, *, who: str) -> hooks.HookReport:
+    async def remove_hook(self, *, who: str, reason: str) -> hooks.HookReport:
         """Put back what stood there before `install_hook`."""
         async with self._lock:
-            done = await hooks.remove(self.settings, self._client, self.ledger)
+            done = await hooks.remove(self.settings, self._client, self.ledger, who=who, reason=redact(reason))
         self._log.info(f"hook remove by {who}: {done.status}")
         return done
 
@@ -349,20 +390,20 @@ class Service(Loop):
         try:
             newest = await self.ledger.actions(limit=1)
             facts = replace(facts, last_action=newest[0].at if newest else None)
-            async with self._lock:
-                await self.ledger.set_control("doctor", EVERYWHERE, 1, who="doctor", reason="can it be written?")
-                await self.ledger.clear_control("doctor", EVERYWHERE)
+            await self.ledger.set_control("doctor", EVERYWHERE, 1, who="doctor", reason="can it be written?")
+            await self.ledger.clear_control("doctor", EVERYWHERE)
         except LedgerError as error:
             facts = replace(facts, ledger_error=str(error))
         try:
-            version = await self._client.version()
-            preferences = await self._client.preferences()
+            client = await self.previews.client()
+            version = await client.version()
+            preferences = await client.preferences()
             facts = replace(
                 facts,
                 version=version,
                 preferences=preferences,
-                transfer=await self._client.transfer(),
-                alternative_speed=await self._client.alternative_speed(),
+                transfer=await client.transfer(),
+                alternative_speed=await client.alternative_speed(),
                 decision=await self.decision(),
             )
             added, finished = hooks.present(self.settings, self.ledger, preferences)
@@ -375,28 +416,20 @@ class Service(Loop):
 
     async def preview(self, other: str | None = None) -> report.PreviewReport:
         """What the next cycle would do, perhaps under another configuration (its YAML text)."""
-        async with self._lock:
-            rules = self.policy()
-            memory = self._memory
-            if other is not None:
-                settings = (await asyncio.to_thread(parse_other, other, self.loaded.path)).settings
-                rules = policy.make(
-                    settings,
-                    self.ledger.controls,
-                    self._wall_clock(),
-                    matcher=policy.make_matcher(settings),
-                    allocator=policy.make_allocator(settings),
-                )
-            decision, _ = await look(self.world, rules, memory, force_full=self._unsure)
-            return report.preview(decision)
+        if other is None:
+            return report.preview(await self.previews.next_cycle())
+        proposed = await asyncio.to_thread(parse_proposed, other, source=self.loaded.path, environ=os.environ)
+        settings = proposed.settings
+        matcher, allocator = policy.make_matcher(settings), policy.make_allocator(settings)
+
+        def rules(_: Basis) -> policy.Policy:
+            return policy.make(settings, self.ledger.controls, self._wall_clock(), matcher=matcher, allocator=allocator)
+
+        return report.preview(await self.previews.under(rules))
 
     async def decision(self) -> Decision:
         """The last cycle's conclusions, or fresh ones when there was none yet."""
-        if self.last is not None:
-            return self.last.decision
-        async with self._lock:
-            decision, _ = await look(self.world, self.policy(), self._memory)
-            return decision
+        return self.last.decision if self.last is not None else await self.previews.next_cycle()
 
     async def explain(self, name: str) -> report.Explanation:
         """Why a torrent (by its info-hash, or the first digits of it) has the limit it has."""
@@ -491,23 +524,28 @@ def _because(what: str, reason: str) -> str:
     return redact(f"{what}; {reason}" if reason else what)
 
 
-def _originals_of(name: str) -> dict[Key, int]:
+def _originals_of(name: str, folder: Path | None) -> dict[Key, int]:
     """The originals in a plain file.
+
+    Args:
+        name: its path.
+        folder: where it has to be; None for anywhere. What is elsewhere counts as not there.
 
     Raises:
         RequestError: there is no such file.
     """
-    path = Path(name)
-    if "\0" in name or not path.is_file():
+    path = Path(name) if folder is None else folder / name
+    try:
+        inside = folder is None or path.resolve().is_relative_to(folder.resolve())  # a link there may lead elsewhere
+        found = inside and path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a NUL
+        found = False
+    if not found:
+        where = "beside the ledger" if folder is None else f"in {folder}"
         raise RequestError(
             "no_such_file",
             f"there is no originals file {name!r}",
-            "give as-is, unlimited, or the .originals.jsonl file beside the ledger",
+            f"give as-is, unlimited, or the .originals.jsonl file {where}",
             404,
         )
     return read_originals_file(path)
-
-
-def parse_other(text: str, path: Path) -> Loaded:
-    """Another configuration than the one in force, for a preview."""
-    return parse(text, source=path, environ=os.environ)

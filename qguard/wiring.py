@@ -23,10 +23,10 @@ def make_client(settings: Settings) -> TorrentClient:
     )
 
 
-def redactor_for(settings: Settings) -> Redactor:
-    """Knows every secret of a configuration."""
+def redactor_for(settings: Settings, *others: str) -> Redactor:
+    """Knows every secret of a configuration, and others that are not in it."""
     own = [settings.qbittorrent.base_url, own_url(settings), settings.server.hook_url or ""]
-    return Redactor(secret_values(settings), filter(None, own))
+    return Redactor([*secret_values(settings), *others], filter(None, own))
 
 
 def own_url(settings: Settings) -> str:

@@ -3,7 +3,8 @@
 # Safe to run again; what is there and works is left alone.
 set -eu
 
-packages="qbittorrent-nox opentracker debootstrap debian-archive-keyring docker-compose curl ca-certificates make python3 python3-venv"
+packages="qbittorrent-nox opentracker debootstrap debian-archive-keyring docker-compose curl ca-certificates make python3 python3-venv chromium chromium-driver"
+in_chroot="qbittorrent-nox curl"  # curl: qBittorrent runs it for each torrent that is added
 cache=${QGUARD_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qguard}
 
 say() { printf '%s\n' "install-test-parts: $*" >&2; }
@@ -45,11 +46,31 @@ mirror=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Pac
 
 answers() { version=$(chroot "$1" qbittorrent-nox --version 2>/dev/null) && [ -n "$version" ]; }
 
+# complete ROOT: installs what a chroot that was made for an older list of packages lacks.
+complete() {
+    lacking=
+    for package in $in_chroot; do
+        [ "$(chroot "$1" dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+            lacking="$lacking $package"
+    done
+    [ -n "$lacking" ] || return 0
+    say "$(basename "$1"): installing$lacking"
+    # The age of the listing is not looked at, as debootstrap does not: mirrors may be weeks old. Signatures are.
+    chroot "$1" sh -ec 'export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q -o Acquire::Check-Valid-Until=false
+        apt-get install -q -y --no-install-recommends "$@"
+        rm -rf /var/cache/apt/archives /var/lib/apt/lists' sh $lacking >>"$1.log" 2>&1
+}
+
 # chroot_with SUITE: makes or keeps the chroot; on failure says why in $reason.
 chroot_with() {
     root=$cache/$1
     log=$cache/$1.log
     if [ -d "$root" ] && answers "$root"; then
+        if ! complete "$root"; then
+            reason="apt-get could not install$lacking in $root: see $log"
+            return 1
+        fi
         : >"$root/.qguard-complete"
         say "$1: $version"
         return 0
@@ -65,7 +86,7 @@ chroot_with() {
         rm -rf --one-file-system "$root" || { reason="cannot remove $root: see what is mounted there"; return 1; }
     fi
     say "$1: debootstrap, half a minute or more"
-    if ! debootstrap --variant=minbase --include=qbittorrent-nox "$1" "$root" "$mirror" >"$log" 2>&1; then
+    if ! debootstrap --variant=minbase --include="$(echo $in_chroot | tr ' ' ,)" "$1" "$root" "$mirror" >"$log" 2>&1; then
         reason="debootstrap failed: $(grep '^E:' "$log" | tail -n1 || :) (see $log)"
         return 1
     fi

@@ -14,9 +14,23 @@ from enum import Enum
 from typing import Final
 from urllib.parse import urlsplit
 
+from qguard.addresses import Address, is_loopback, is_neighbour, parse
 from qguard.answers import RequestError
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+__all__ = [
+    "FORWARDED",
+    "FORWARDING",
+    "OPENERS",
+    "SAFE",
+    "Access",
+    "Need",
+    "Peer",
+    "is_loopback",
+    "is_neighbour",
+    "names",
+    "parse",
+    "shown_key",
+]
 
 FORWARDING: Final = frozenset(
     {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip"}
@@ -24,12 +38,6 @@ FORWARDING: Final = frozenset(
 """Headers that say a request came through a proxy, besides all that begin with `FORWARDED`."""
 
 FORWARDED: Final = "x-forwarded-"
-
-PRIVATE: Final = tuple(
-    ipaddress.ip_network(network)
-    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
-)
-"""Where a neighbour may be. Named one by one: `is_private` also holds for what is reserved."""
 
 SAFE: Final = frozenset({"GET", "HEAD"})
 """Methods that change nothing."""
@@ -192,27 +200,6 @@ def shown_key(headers: Mapping[str, str]) -> bytes:
         scheme, _, rest = headers.get("authorization", "").partition(" ")
         value = rest.strip() if scheme.lower() == "bearer" else ""
     return value.encode("latin-1", "replace")  # what HTTP headers are decoded with
-
-
-def parse(address: str) -> Address | None:
-    """An IP address; an IPv4 one that came in over an IPv6 socket is the IPv4 one."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return None
-    return getattr(found, "ipv4_mapped", None) or found
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address, or the name localhost, is this machine."""
-    found = parse(address)
-    return address == "localhost" if found is None else found.is_loopback
-
-
-def is_neighbour(address: str) -> bool:
-    """Whether an address is of a private network or of this machine."""
-    found = parse(address)
-    return found is not None and (found.is_loopback or any(found in network for network in PRIVATE))
 
 
 def names(hosts: Iterable[str]) -> tuple[str, ...]:

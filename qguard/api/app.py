@@ -137,6 +137,11 @@ class _Visit:
         """Who calls; see Doors.admit."""
         return doors.admit(self.peer, self.headers, need, method=method, field_key=field_key, session=self.session)
 
+    def still_open(self, doors: Doors, need: Need) -> Callable[[], bool]:
+        """Tells at any later time whether this caller would be let in; see Doors.is_open."""
+        key = shown_key(self.headers)
+        return lambda: doors.is_open(self.peer, need, key=key, token=self.token)
+
 
 def _visit(doors: Doors, request: Request, *, is_open: bool = False) -> _Visit:
     """Check host and origin, find the session.
@@ -177,7 +182,7 @@ async def _serve(service: Service, doors: Doors, endpoint: Endpoint, request: Re
         if endpoint.body is not None:
             body = _decode(await _read(request, LARGEST_BODY), endpoint.body)
     query = _convert(dict(request.query_params), endpoint.query)
-    call = Call(who, body, query, request.path_params, visit.harmless)
+    call = Call(who, body, query, request.path_params, visit.harmless, visit.still_open(doors, endpoint.need))
     answer = await _unless_stopping(endpoint.handler(service, call))
     _ = doors.access  # after a reload: new keys end sessions, and the answer must not show them
     if isinstance(answer, Response):  # a page, metrics, events

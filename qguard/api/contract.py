@@ -24,6 +24,8 @@ class Call:
     path: dict[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
     """Lower-case names."""
+    still_open: Callable[[], bool] = lambda: True
+    """Whether the caller would still be let in; for answers that go on."""
 
 
 Handler = Callable[[Service, Call], Awaitable[object]]
@@ -44,6 +46,8 @@ class Endpoint:
     status: int = 200
     media: tuple[str, ...] = (JSON,)
     """Media types of the answer."""
+    events: tuple[tuple[str, Any], ...] = ()
+    """Names of server-sent events, each with the type of its data."""
     errors: tuple[int, ...] = ()
     """Statuses with an ErrorAnswer, besides those that every such endpoint can answer."""
     asks_client: bool = False

@@ -111,6 +111,23 @@ class Doors:
             raise RequestError("not_allowed", f"server.{name} does not open this door", "use server.api_key", 403)
         return name
 
+    def is_open(self, peer: Peer, need: Need, *, key: bytes, token: str) -> bool:
+        """Whether a caller who was let in would be so now. Asking is no use of a session, and no try of a key.
+
+        Args:
+            peer: where the request came from.
+            need: what was asked for.
+            key: that was shown, empty for none.
+            token: of the session, empty for none.
+        """
+        access = self.access  # first: other keys end sessions
+        if key:
+            return access.holder(key) in OPENERS[need]
+        session = self.sessions.peek(token) if token else None
+        if session is not None:
+            return need is not Need.ALL or session.role == "api_key"
+        return access.opens_without_key(peer, need)
+
     @staticmethod
     def _of_session(peer: Peer, headers: Mapping[str, str], need: Need, method: str, session: Session) -> str:
         if need is Need.ALL and session.role != "api_key":

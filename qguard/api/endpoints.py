@@ -31,7 +31,7 @@ from qguard.api.access import Need
 from qguard.api.contract import JSON, Call, Endpoint
 from qguard.api.stream import Stream
 from qguard.doctor import DoctorReport
-from qguard.hooks import HookBody, HookReport
+from qguard.hooks import HookBody, HookRemoveBody, HookReport
 from qguard.inbox import InboxFullError
 from qguard.rollback import RollbackReport, Scope
 from qguard.service import Service
@@ -93,7 +93,7 @@ async def resume(service: Service, call: Call) -> PauseReport:
 
 async def adopt(service: Service, call: Call) -> AdoptReport:
     """Say which limits count as originals, at first contact."""
-    return await service.adopt(call.body.originals, who=call.who)
+    return await service.adopt(call.body.originals, who=call.who, anywhere=False)
 
 
 async def trackers(service: Service, _: Call) -> tuple[AnnounceHost, ...]:
@@ -114,7 +114,7 @@ async def explain(service: Service, call: Call) -> report.Explanation:
 
 
 async def ledger(service: Service, call: Call) -> HistoryReport:
-    """A page of the history: the latest cycles, or the changes of a torrent, tracker or cycle."""
+    """A page of the history: the latest actions, or the changes of a torrent, tracker or cycle."""
     query: schemas.LedgerQuery = call.query
     return await service.history(
         infohash=query.hash or None,
@@ -176,14 +176,14 @@ async def prometheus(service: Service, _: Call) -> Response:
     return PlainTextResponse(service.metrics(), media_type=metrics.CONTENT_TYPE)
 
 
-async def events(service: Service, _: Call) -> Response:
+async def events(service: Service, call: Call) -> Response:
     """What happens, as it happens: `cycle`, `trackers` and `health`, as server-sent events."""
     if service.events.is_full:
         raise RequestError("too_many_listeners", "as many listen already as may", "close another page", 503)
     first: list[tuple[str, object]] = [("health", service.health())]
     if service.last is not None:
         first += [("cycle", service.last.report), ("trackers", await service.tracker_stats())]
-    return Stream(service.events.listen(*first))
+    return Stream(service.events.listen(*first, may_listen=call.still_open))
 
 
 async def document(_: Service, __: Call) -> dict[str, Any]:
@@ -240,12 +240,14 @@ async def hook_lines(service: Service, _: Call) -> HookReport:
 
 async def hook_install(service: Service, call: Call) -> HookReport:
     """Let qBittorrent call the webhook for each torrent that is added, or finished too."""
-    return await service.install_hook(finished=call.body.finished, who=call.who)
+    body: HookBody = call.body
+    return await service.install_hook(finished=body.finished, who=call.who, reason=body.reason)
 
 
 async def hook_remove(service: Service, call: Call) -> HookReport:
     """Put back what qBittorrent ran before the hook was installed."""
-    return await service.remove_hook(who=call.who)
+    body: HookRemoveBody = call.body
+    return await service.remove_hook(who=call.who, reason=body.reason)
 
 
 async def doctor(service: Service, _: Call) -> DoctorReport:
@@ -255,6 +257,7 @@ async def doctor(service: Service, _: Call) -> DoctorReport:
 
 TEXT: Final = ("text/plain",)
 STREAM: Final = ("text/event-stream",)
+EVENTS: Final = (("cycle", report.CycleReport), ("trackers", dict[str, TrackerStats]), ("health", Health))
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("GET", "/", index, Need.READ, Index, media=(JSON, "text/html")),
@@ -278,7 +281,17 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     ),
     Endpoint("GET", "/explain/{hash}", explain, Need.READ, report.Explanation, errors=(404,), asks_client=True),
     Endpoint("GET", "/metrics", prometheus, Need.READ, str, media=TEXT),
-    Endpoint("GET", "/events", events, Need.READ, str, media=STREAM, errors=(503,), asks_client=True),
+    Endpoint(
+        "GET",
+        "/events",
+        events,
+        Need.READ,
+        str,
+        media=STREAM,
+        events=EVENTS,
+        errors=(503,),
+        asks_client=True,
+    ),
     Endpoint("GET", "/openapi.json", document, Need.READ, dict[str, Any]),
     Endpoint("POST", "/webhook", hook, Need.HOOK, schemas.HookAnswer, schemas.HookBody, status=202, errors=(400, 503)),
     Endpoint("GET", "/hook", hook_lines, Need.ALL, HookReport, errors=(400, 409), asks_client=True),
@@ -299,6 +312,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         hook_remove,
         Need.ALL,
         HookReport,
+        HookRemoveBody,
         errors=(400, 409),
         asks_client=True,
         writes_ledger=True,

@@ -75,6 +75,7 @@ def drop_cookie(answer: Response, name: str, *, secure: bool) -> None:
 def login_page(message: str = "") -> str:
     """A form for the key; no script, no style, nothing from elsewhere.
 
+    The hidden field is for password managers, which keep a password by a user; without a name it is not sent.
     Its referrer policy lets browsers send the form's Origin; under no-referrer, which all answers have, that is "null".
 
     Args:
@@ -87,6 +88,7 @@ def login_page(message: str = "") -> str:
 <h1>qguard</h1>
 <p role="alert">{escape(message)}</p>
 <form method="post" action="/login">
+<input autocomplete="username" value="qguard" hidden>
 <label>Key (server.api_key or server.read_key)
 <input type="password" name="key" autocomplete="current-password" required autofocus></label>
 <button>Log in</button>

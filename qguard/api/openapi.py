@@ -125,7 +125,11 @@ def _whole(thing: Any) -> Any:  # noqa: ANN401 - JSON in, JSON out
 def _types(endpoints: Iterable[Endpoint]) -> list[Any]:
     """Every type once, in the order of first use."""
     found: dict[str, Any] = {str(schemas.ErrorAnswer): schemas.ErrorAnswer}
-    wanted = [kind for endpoint in endpoints for kind in (endpoint.answer, endpoint.body, endpoint.query)]
+    wanted = [
+        kind
+        for endpoint in endpoints
+        for kind in (endpoint.answer, endpoint.body, endpoint.query, *(kind for _, kind in endpoint.events))
+    ]
     for kind in (*wanted, *(kind for row in LOGIN for kind in row[4:6])):
         if kind is not None:
             found.setdefault(str(kind), kind)
@@ -139,7 +143,7 @@ def _operation(endpoint: Endpoint, schema: Mapping[str, Any], components: Mappin
         "description": NEEDS[endpoint.need],
         "responses": _responses(
             endpoint.status,
-            {media: schema[str(endpoint.answer)] if media == JSON else {"type": "string"} for media in endpoint.media},
+            {media: _content(endpoint, media, schema) for media in endpoint.media},
             _errors(endpoint),
         ),
         "security": _security(endpoint.need),
@@ -160,6 +164,26 @@ def _operation(endpoint: Endpoint, schema: Mapping[str, Any], components: Mappin
             "content": {kind: {"schema": reference} for kind in media},
         }
     return operation
+
+
+def _content(endpoint: Endpoint, media: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of an answer in one media type; of a stream, that of each event."""
+    if endpoint.events:
+        return {
+            "description": "Each event of the stream.",
+            "oneOf": [_event(name, schema[str(kind)]) for name, kind in endpoint.events],
+        }
+    found: dict[str, Any] = schema[str(endpoint.answer)] if media == JSON else {"type": "string"}
+    return found
+
+
+def _event(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"const": name},
+        "data": {"type": "string", "contentMediaType": JSON, "contentSchema": data},
+    }
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def _security(need: Need) -> list[Any]:

@@ -16,6 +16,16 @@ Reason = Annotated[str, Meta(max_length=1000, description="why, kept in the ledg
 Tracker = Annotated[str, Meta(max_length=200, description="tracker id; all trackers when left out", examples=["alpha"])]
 HASH: Final = "a" * 40
 """An example of an info-hash."""
+CONFIGURATION_FORMAT: Final = "qguard-configuration"
+"""Texts that are good configurations. That rules have ids of their own, or that the last takes what is left, is more
+than a JSON schema can say, so they are a format of their own."""
+CONFIGURATION: Final = """\
+qbittorrent: {url: "http://localhost:8080"}
+trackers:
+  - {id: alpha, match: [alpha.example], max_upload_speed: 10 MiB/s}
+  - {id: default, pattern: ".*", max_upload_speed: unlimited}
+"""
+"""An example of one."""
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -111,7 +121,14 @@ class AdoptBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PreviewBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /preview/next-cycle."""
 
-    config: Annotated[str, Meta(description="YAML text of another configuration")]
+    config: Annotated[
+        str,
+        Meta(
+            description="YAML text of another configuration; docs/configuration.md says what is good in it",
+            examples=[CONFIGURATION],
+            extra_json_schema={"format": CONFIGURATION_FORMAT, "contentMediaType": "application/yaml"},
+        ),
+    ]
 
 
 class MatchQuery(msgspec.Struct, frozen=True):

@@ -19,10 +19,9 @@ from qguard.api.app import make_app
 from qguard.api.connections import UVICORN, bounded_protocol
 from qguard.api.doors import Doors
 from qguard.api.keyfile import KeyFileError, generated_key
-from qguard.config import ConfigError, Loaded, Settings, secret_values
+from qguard.config import ConfigError, Loaded, Settings
 from qguard.ledger import Ledger, ServiceLock
 from qguard.log import redact
-from qguard.redact import Redactor
 from qguard.service import Service
 from qguard.wiring import own_url, redactor_for
 
@@ -62,7 +61,7 @@ async def serve(loaded: Loaded) -> None:
     lock = ServiceLock(settings.rollback.database_path)
     lock.acquire()
     try:
-        listener = _listen(settings.global_.host, settings.global_.port)
+        listener = listen(settings.global_.host, settings.global_.port)
         with contextlib.closing(listener):
             token = secrets.token_urlsafe(SECRET_BYTES)
             ledger = await Ledger.open(settings.rollback.database_path)
@@ -129,10 +128,15 @@ async def watch(service: Service, doors: Doors, stop: asyncio.Event) -> None:
                 _ = doors.access  # new keys end sessions now, not at the next request
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind before anything else is done, so that a taken port is one clear line and not half a start."""
+def listen(host: str, port: int) -> socket.socket:
+    """A socket for the interface, bound before anything else: a taken port is one clear line and not half a start.
+
+    Raises:
+        StartError: the address is taken or not ours.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Without the protocol's number asyncio leaves Nagle's algorithm on, and most answers take 40 ms longer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -183,10 +187,7 @@ class Rules:
                 key = generated_key(settings.rollback.database_path.parent / keyfile.NAME)
             except KeyFileError as error:
                 raise StartError(str(error)) from None
-        redact.redactor = Redactor(
-            [*secret_values(settings), self._token, *([key] if key else [])],
-            filter(None, [settings.qbittorrent.base_url, own_url(settings), server.hook_url]),
-        )
+        redact.redactor = redactor_for(settings, self._token, *([key] if key else []))
         return Access(
             self._token,
             api_key=key,

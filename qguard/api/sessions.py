@@ -58,6 +58,14 @@ class Sessions:
 
     def find(self, token: str) -> Session | None:
         """The session of a token, unless it has ended; counts as use."""
+        session = self.peek(token)
+        if session is not None:
+            session.used = self._clock()
+            self._sessions.move_to_end(_digest(token))
+        return session
+
+    def peek(self, token: str) -> Session | None:
+        """The same, and does not count as use."""
         digest, now = _digest(token), self._clock()
         session = self._sessions.get(digest)
         if session is None:
@@ -65,8 +73,6 @@ class Sessions:
         if now - session.used >= IDLE or now - session.began >= LONGEST:
             del self._sessions[digest]
             return None
-        session.used = now
-        self._sessions.move_to_end(digest)
         return session
 
     def end(self, token: str) -> None:

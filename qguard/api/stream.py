@@ -8,7 +8,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from qguard.events import Event
+from qguard.events import Event, TooManyListenersError
 
 SEND_TIMEOUT: Final = 30.0
 """Seconds after which a listener that takes nothing is let go of."""
@@ -30,5 +30,6 @@ class Stream(EventSourceResponse):
 
 
 async def _encoded(events: AsyncIterator[Event]) -> AsyncIterator[ServerSentEvent]:
-    async for event in events:
-        yield ServerSentEvent(event.data.decode(), event=event.kind, id=str(event.id))
+    with contextlib.suppress(TooManyListenersError):  # others came between the answer's head and this
+        async for event in events:
+            yield ServerSentEvent(event.data.decode(), event=event.kind, id=str(event.id))

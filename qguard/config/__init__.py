@@ -12,6 +12,7 @@ from qguard.config.model import (
     Settings,
     TrackerRule,
 )
+from qguard.config.proposed import parse_proposed
 from qguard.config.schema import json_schema, redacted, restart_needed, secret_values
 from qguard.config.units import describe_cap, parse_duration, parse_rate
 
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "parse",
     "parse_duration",
+    "parse_proposed",
     "parse_rate",
     "redacted",
     "restart_needed",

@@ -5,7 +5,7 @@ qguard has touched. The plain file beside it holds the originals a second time, 
 without qguard. A third one, the lock, keeps a second service away and says where the first one listens.
 """
 
-from qguard.ledger.errors import LedgerError
+from qguard.ledger.errors import LedgerError, PrunedError
 from qguard.ledger.lock import Holder, LockedError, ServiceLock, read_holder
 from qguard.ledger.model import (
     Action,
@@ -37,6 +37,7 @@ __all__ = [
     "LedgerError",
     "LockedError",
     "Outcome",
+    "PrunedError",
     "ServiceLock",
     "originals_path",
     "read_holder",

@@ -33,6 +33,14 @@ class LedgerError(Exception):
     """The ledger could not be read or written; what was asked was not stored."""
 
 
+class PrunedError(LedgerError):
+    """The history does not reach back far enough any more; what is younger than `at` (epoch seconds) is all there."""
+
+    def __init__(self, words: str, at: float) -> None:
+        super().__init__(words)
+        self.at = at
+
+
 def of_system(path: Path, error: OSError) -> LedgerError:
     """The LedgerError for an error of the operating system at `path`."""
     remedy = _OS_REMEDIES.get(error.errno or 0, f"{error.strerror}: check the disk and the folder")

@@ -6,7 +6,7 @@ from typing import Final
 import aiosqlite
 import msgspec
 
-from qguard.ledger.errors import LedgerError
+from qguard.ledger.errors import LedgerError, PrunedError
 from qguard.ledger.model import ActionSummary, Change, Key
 
 PRUNE_BATCH: Final = 2000
@@ -96,9 +96,11 @@ async def first_old_of_action(db: aiosqlite.Connection, action: int) -> dict[Key
     Raises:
         LedgerError: there is no such action, or not all of it is left.
     """
-    pruned_action, _ = await _pruned(db)
+    pruned_action, pruned_at = await _pruned(db)
     if action <= pruned_action:
-        raise LedgerError(f"action {action} was pruned from the ledger's history: roll back to a later one, or fully")
+        raise PrunedError(
+            f"action {action} was pruned from the ledger's history: roll back to a later one, or fully", pruned_at
+        )
     if not list(await db.execute_fetchall("SELECT 1 FROM actions WHERE id = ?", (action,))):
         raise LedgerError(f"there is no action {action} in the ledger: `qguard ledger` lists them")
     return _by_key(await db.execute_fetchall(_FIRST_OLD_OF_ACTION, (action,)))
@@ -108,12 +110,13 @@ async def first_old_since(db: aiosqlite.Connection, since: float) -> dict[Key, i
     """What the torrents changed at or after a time (epoch seconds) had before it.
 
     Raises:
-        LedgerError: the history does not reach back that far any more.
+        PrunedError: the history does not reach back that far any more.
     """
     pruned_action, pruned_at = await _pruned(db)
     if pruned_action and since <= pruned_at:
-        raise LedgerError(
-            f"the ledger's history up to action {pruned_action} was pruned: roll back to a later time, or fully"
+        raise PrunedError(
+            f"the ledger's history up to action {pruned_action} was pruned: roll back to a later time, or fully",
+            pruned_at,
         )
     return _by_key(await db.execute_fetchall(_FIRST_OLD_SINCE, (since,)))
 

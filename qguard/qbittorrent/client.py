@@ -27,7 +27,7 @@ from requests.exceptions import ChunkedEncodingError
 from allocators.base import MAX_LIMIT, MIN_LIMIT
 from qguard.qbittorrent import decode
 from qguard.qbittorrent.errors import BadAnswerError, ClientError, LoginRefusedError, UnreachableError
-from qguard.qbittorrent.thread import WorkThread
+from qguard.qbittorrent.thread import EndedError, WorkThread
 from qguard.snapshot import UNLIMITED, Torrents
 
 T = TypeVar("T")
@@ -308,6 +308,9 @@ class QbittorrentClient:
             return await self._thread.do(lambda: self._send(request))
         except ClientError:
             raise
+        except EndedError:
+            where = f"this connection to qBittorrent at {self._address.url}"
+            raise UnreachableError(f"{where} was closed, by a new configuration or at the end: try again") from None
         except Forbidden:
             raise self._refuse(self._forbidden_advice()) from None
         except LoginFailed:

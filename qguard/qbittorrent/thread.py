@@ -12,6 +12,10 @@ T = TypeVar("T")
 _Job = tuple[Future[Any], Callable[[], Any]]
 
 
+class EndedError(Exception):
+    """The thread does nothing any more."""
+
+
 class WorkThread:
     """Does one thing after the other. Unlike a ThreadPoolExecutor's, its thread is not waited for at exit.
 
@@ -21,17 +25,25 @@ class WorkThread:
 
     def __init__(self, name: str) -> None:
         self.busy = False
+        self._ended = False
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     async def do(self, work: Callable[[], T]) -> T:
-        """Do `work` in the thread. When the caller is cancelled, work that has begun goes on unseen."""
+        """Do `work` in the thread. When the caller is cancelled, work that has begun goes on unseen.
+
+        Raises:
+            EndedError: `end` was called before.
+        """
+        if self._ended:
+            raise EndedError
         future: Future[T] = Future()
         self._jobs.put((future, work))
         return await asyncio.wrap_future(future)
 
     def end(self) -> None:
         """End the thread after what was asked for so far."""
+        self._ended = True
         self._jobs.put(None)
 
     def _run(self) -> None:

@@ -70,11 +70,12 @@ def judge(trace: Trace, *, returns_at: float | None = None) -> Judgement:
     together = _windows(rate[:, capped] if trace.link is None else rate, 10.0).sum(axis=1)
     wanted = np.minimum(_windows(demand[:, capped], 10.0), np.maximum(_windows(cap[:, capped], 10.0), 1))
     got = np.minimum(_windows(rate[:, capped], 10.0), wanted)
-    minutes = (trace.cycle_at[-1] - WARM_UP) / 60
-    late = [n for n, at in enumerate(trace.cycle_at) if at >= WARM_UP]
+    seconds = len(trace.rate) * TICK
+    minutes = (seconds - WARM_UP) / 60
+    late = [n for n, at in enumerate(trace.cycle_at) if at >= WARM_UP or n == len(trace.cycle_at) - 1]
     ones = _windows(rate[:, capped], 1.0) - _windows(cap[:, capped], 1.0)
     in_demand = (np.array(trace.torrent_demand) > 0).any(axis=0).sum()
-    hours = trace.cycle_at[-1] / 3600
+    hours = seconds / 3600
     effective, promised = np.array(trace.effective)[late], np.array(trace.promised)[late]
     return Judgement(
         strategy=trace.strategy,

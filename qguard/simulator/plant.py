@@ -52,6 +52,9 @@ LUMPS_FOR: Final = 10.0
 LUMP: Final = 2.0
 """Seconds of the new limit that such a request is worth at most."""
 
+RECENT: Final = 0.3
+"""Part of the newest tick in a torrent's recent rate."""
+
 BLOCK: Final = 16384
 """Bytes: what a leecher asks for at a time."""
 
@@ -79,7 +82,7 @@ class Plant:
     lumps_for: Float64 = field(default_factory=lambda: np.zeros(0))
     """(N,) seconds for which that goes on."""
     rate: Float64 = field(default_factory=lambda: np.zeros(0))
-    """(N,) rate of the last tick."""
+    """(N,) mean rate of the last seconds."""
     own: Float64 = field(default_factory=lambda: np.zeros(0))
     together: float = 0.0
 
@@ -135,7 +138,7 @@ class Plant:
         sent = np.where(limited, sent + late, wanted)
         if whole_limit and (total := float(sent.sum())) > whole_limit * TICK:
             sent = sent * (whole_limit * TICK / total)
-        self.rate = sent / TICK
+        self.rate += RECENT * (sent / TICK - self.rate)
         return sent
 
     def _take_effect(self) -> None:

@@ -1,8 +1,10 @@
 """Hooks from end to end: a real qBittorrent runs our line for each torrent that is added."""
 
 import hashlib
+import sqlite3
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from tests.support.daemon import Daemon
 from tests.support.hooking import Hooked
 from tests.support.process import ALPHA, Setup, until
-from tests.support.torrents import PIECE, bencode, make_torrent, seed
+from tests.support.proxy import Proxy
+from tests.support.torrents import PIECE, Torrent, bencode, make_torrent, seed
 from tests.support.webapi import WebApi
 
 pytestmark = pytest.mark.qbittorrent
@@ -174,6 +177,95 @@ def test_a_client_elsewhere_needs_our_address(api: WebApi, setup: Setup) -> None
     assert programs(api) == before
 
 
+def test_remove_leaves_a_script_that_runs_ours_too_and_its_key(api: WebApi, setup: Setup) -> None:
+    setup.config["server"] = {"hook_key": "a-key-for-hooks-only"}
+    setup.save()
+    api.set_preferences(**{ADDED[0]: True, ADDED[1]: "/usr/bin/true"})
+    line = setup.command("hook", "install", "--json").expect(1).json["lines"][0]
+    api.set_preferences(**{ADDED[1]: line["wrapper_line"]})
+    before = programs(api)
+    done = setup.command("hook", "remove").expect(1)
+    assert f"the script {line['wrapper']} is run" in done.out
+    assert programs(api) == before
+    assert list(setup.folder.glob("*.curlrc")), "the script reads the key from there"
+
+
+# Who and why, before anything is written
+
+
+@contextmanager
+def no_action_can_be_stored(setup: Setup) -> Iterator[None]:
+    with closing(sqlite3.connect(setup.database)) as db:
+        db.execute("CREATE TRIGGER refuse BEFORE INSERT ON actions BEGIN SELECT RAISE(ABORT, 'refused'); END")
+        yield
+        db.execute("DROP TRIGGER refuse")
+
+
+def hook_actions(setup: Setup) -> list[tuple[str, str, str]]:
+    """Kind, who and reason, the oldest first."""
+    rows = setup.command("ledger", "--json").expect().json["cycles"]
+    return [(row["kind"], row["who"], row["reason"]) for row in reversed(rows) if row["kind"].startswith("hook")]
+
+
+def test_install_and_remove_stand_in_the_ledger_with_who_and_why(api: WebApi, setup: Setup) -> None:
+    setup.command("hook", "install", "--finished", "--reason", "new seedbox").expect()
+    setup.command("hook", "install", "--reason", "nothing left to do").expect()
+    with setup.start() as service:
+        setup.command("hook", "remove", "--reason", f"see http://{ALPHA}/announce?passkey=0123456789abcdef").expect()
+        assert service.post("/hook/install", reason="by hand").status_code == 200
+        assert service.post("/hook/remove").status_code == 200
+        listed = service.http.get("/ledger").json()["cycles"]
+    done = hook_actions(setup)
+    assert [(kind, who) for kind, who, _ in done[:2]] == [("hook install", "command"), ("hook remove", "command")]
+    assert done[0][2] == "added, finished; new seedbox"
+    assert done[1][2].startswith("added, finished; see http://")
+    assert "0123456789abcdef" not in done[1][2]
+    assert [(kind, reason) for kind, _, reason in done[2:]] == [
+        ("hook install", "added; by hand"),
+        ("hook remove", "added"),
+    ]
+    assert [row["kind"] for row in listed if row["kind"].startswith("hook")] == [kind for kind, *_ in reversed(done)]
+    assert "new seedbox" in setup.command("ledger").expect().out
+
+
+def test_what_the_ledger_cannot_store_is_not_written(client: Daemon, setup: Setup, api: WebApi) -> None:
+    before = programs(api)
+    with Proxy(client.port) as proxy:
+        setup.config["qbittorrent"]["url"] = proxy.url
+        setup.save()
+        setup.command("ledger").expect()  # makes the database
+        with no_action_can_be_stored(setup):
+            assert "refused" in setup.command("hook", "install", "--finished").expect(1).err
+        assert (proxy.requests("app/setPreferences"), programs(api)) == ([], before)
+        setup.command("hook", "install", "--finished").expect()
+        installed = programs(api)
+        proxy.log.clear()
+        with no_action_can_be_stored(setup):
+            assert "refused" in setup.command("hook", "remove").expect(1).err
+        assert (proxy.requests("app/setPreferences"), programs(api)) == ([], installed)
+        setup.command("hook", "remove").expect()
+    assert programs(api) == before
+
+
+def test_it_is_in_the_ledger_before_it_is_written_and_what_was_there_survives_a_failure(
+    client: Daemon, setup: Setup, api: WebApi
+) -> None:
+    theirs = "/usr/bin/true --of-the-owner"
+    api.set_preferences(**{ADDED[0]: False, ADDED[1]: theirs})
+    before = programs(api)
+    with Proxy(client.port) as proxy:
+        setup.config["qbittorrent"]["url"] = proxy.url
+        setup.save()
+        for word in ("install", "remove"):
+            present = programs(api)
+            proxy.fail_next("app/setPreferences", 500)
+            setup.command("hook", word, "--reason", "fails").expect(3)
+            assert programs(api) == present
+            assert hook_actions(setup)[-1] == (f"hook {word}", "command", "added; fails")
+            setup.command("hook", word, "--reason", "works").expect()
+    assert programs(api) == before
+
+
 # What doctor says
 
 
@@ -197,6 +289,73 @@ def test_doctor_finds_the_missing_line_and_the_tight_client_limit(api: WebApi, s
         api.post("transfer/setUploadLimit", limit=0)
     assert (code, tight["client speed limit"][0]) == (1, "wrong")
     assert "1000000 B/s" in tight["client speed limit"][1] or "999424 B/s" in tight["client speed limit"][1]
+
+
+# The line, run by qBittorrent
+
+
+def add(client: Daemon, api: WebApi, torrent: Torrent, **more: str) -> None:
+    """Add it, with its content checked; its hooks come whenever qBittorrent runs them."""
+    options = {"savepath": str(client.inside(client.data)), "autoTMM": "false", "paused": "false", "stopped": "false"}
+    api.add([(f"{torrent.name}.torrent", torrent.metainfo)], options | more)
+
+
+def logged(client: Daemon, api: WebApi) -> str:
+    """All that qBittorrent says of itself: by its Web API, and in files."""
+    files = [path.read_text(errors="replace") for path in client.data.parent.rglob("*.log*") if path.is_file()]
+    return "\n".join([*(row["message"] for row in api.get("log/main").json()), *files])
+
+
+def test_the_key_works_and_is_not_in_the_clients_log(client: Daemon, api: WebApi, setup: Setup) -> None:
+    key = "a-key-for-hooks-only"
+    setup.config["server"] = {"hook_key": key}
+    setup.edit(poll_interval=60)
+    torrent = make_torrent("with-a-key", client.data, tiers=[[f"http://{ALPHA}:9/announce"]])
+    with setup.start() as service:
+        setup.command("hook", "install").expect()
+        if client.inside(client.data) != client.data:  # as docs/hooks.md says of a client that cannot read our folder
+            (path,) = setup.folder.glob("*.curlrc")
+            copy = client.data / f"{setup.folder.name}.curlrc"
+            copy.write_bytes(path.read_bytes())
+            api.set_preferences(**{ADDED[1]: programs(api)[ADDED[1]].replace(str(path), str(client.inside(copy)))})
+        assert service.http.post("/webhook", data={"event": "add", "hash": torrent.infohash}).status_code == 401
+        add(client, api, torrent)
+        service.wait_health(lambda health: health["last_hook_time"], "the hook with its key")
+        until(lambda: api.limits([torrent.infohash])[torrent.infohash] > 0, "its limit")
+        told = {check["topic"]: check["words"] for check in setup.command("doctor", "--json").json["checks"]}
+        assert told["last hook"].startswith("came ")
+        said = logged(client, api)
+        assert "curl -q" in said, "it logs what it runs, so that this test can fail"
+        assert f"hash={torrent.infohash}" in said
+        assert key not in said + service.log
+    api.delete([torrent.infohash])
+
+
+def test_the_script_for_two_programs_runs_both(client: Daemon, api: WebApi, setup: Setup) -> None:
+    sign = client.data / f"{setup.folder.name}.sign"
+    api.set_preferences(**{ADDED[0]: True, ADDED[1]: f'/bin/cp /dev/null "{client.inside(sign)} %N"'})
+    setup.edit(poll_interval=60)
+    torrent = make_torrent("two; touch programs", client.data, tiers=[[f"http://{ALPHA}:9/announce"]])
+    with setup.start() as service:
+        line = setup.command("hook", "install", "--json").expect(1).json["lines"][0]
+        script = client.data / f"{setup.folder.name}.sh"  # where qBittorrent can run it
+        script.write_bytes(Path(line["wrapper"]).read_bytes())
+        script.chmod(0o755)
+        api.set_preferences(**{ADDED[1]: line["wrapper_line"].replace(line["wrapper"], str(client.inside(script)))})
+        add(client, api, torrent)
+        until(lambda: sign.with_name(f"{sign.name} {torrent.name}").exists(), "what the other program does")
+        until(lambda: api.limits([torrent.infohash])[torrent.infohash] > 0, "what our hook does")
+        assert service.health()["last_hook_time"] is not None
+    api.delete([torrent.infohash])
+
+
+def test_a_torrent_that_finishes_is_told_of(client: Daemon, api: WebApi, tmp_path: Path) -> None:
+    with Hooked(client, tmp_path, finished=True) as hooked:
+        torrent = hooked.make(1)[0]
+        add(client, api, torrent)  # its content is there, so that it is finished as soon as that is checked
+        until(lambda: len(hooked.hooks()) >= 2, "two hooks")
+        events = {one.form()["event"]: one.form()["hash"] for one in hooked.hooks()}
+    assert events == {"add": torrent.infohash, "complete": torrent.infohash}
 
 
 # What a hook may not do

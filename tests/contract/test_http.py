@@ -6,15 +6,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import jsonschema_rs
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
 from prometheus_client.parser import text_string_to_metric_families
 
+from qguard.config import parse
+from tests.support import configurations
 from tests.support.columns import infohash, torrents
 from tests.support.fake_client import FakeClient
 from tests.support.http_service import HttpService
 
+ROOT: Final = Path(__file__).parents[2]
 KEY = "a-key-for-tests"
 CONFIG = """
 global: {rollout_percentage: 100}
@@ -238,6 +244,23 @@ def test_metrics_are_what_prometheus_reads(service: HttpService) -> None:
     assert infohash(0) not in reply.text
 
 
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=configurations.texts())
+def test_any_good_configuration_can_be_previewed(service: HttpService, text: str) -> None:
+    answer = service.post("/preview/next-cycle", config=text)
+    rules = parse(text, source=service.config, environ={}).settings.trackers
+    assert {name: row["base_cap"] for name, row in answer["trackers"].items()} == {
+        rule.id: rule.max_upload_speed for rule in rules
+    }
+    assert [rule["id"] for rule in yaml.safe_load(text)["trackers"]] == list(answer["trackers"])
+
+
+@pytest.mark.parametrize("text", ["", "\0", "trackers: []", "qbittorrent: {}", "{" * 1000, CONFIG + "more: 1\n"])
+def test_a_preview_of_what_is_no_configuration_is_refused(service: HttpService, text: str) -> None:
+    reply = service.http.post("/preview/next-cycle", json={"config": text})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_configuration")
+
+
 def events(service: HttpService, count: int) -> list[tuple[str, dict[str, Any]]]:
     """The first events of a new stream; a cycle is forced once it is open."""
     found: list[tuple[str, dict[str, Any]]] = []
@@ -265,6 +288,28 @@ def test_events_tell_of_cycles_trackers_and_health(service: HttpService) -> None
     assert rest[2][1]["status"] == "healthy"
 
 
+def test_every_event_is_what_the_document_says(service: HttpService) -> None:
+    document = service.get("/openapi.json")
+    ((media, content),) = document["paths"]["/events"]["get"]["responses"]["200"]["content"].items()
+    schemas = {
+        event["properties"]["event"]["const"]: jsonschema_rs.Draft202012Validator(
+            event["properties"]["data"]["contentSchema"] | {"components": document["components"]}
+        )
+        for event in content["schema"]["oneOf"]
+    }
+    with service.http.stream("GET", "/events") as reply:
+        assert reply.status_code == 200
+        assert reply.headers["content-type"].partition(";")[0] == media == "text/event-stream"
+        assert reply.headers["cache-control"] == "no-store"
+        assert reply.headers["x-content-type-options"] == "nosniff"
+    # The present state of one that just started; what a cycle tells; then the state, which is all three.
+    heard = [*events(service, 4), *events(service, 3)]
+    for kind, data in heard:
+        assert not [f"{kind}: {error.message}" for error in schemas[kind].iter_errors(data)]
+        assert not schemas[kind].is_valid({"alpha": 0})
+    assert {kind for kind, _ in heard} == set(schemas)
+
+
 def test_a_stop_ends_the_streams(tmp_path: Path) -> None:
     with HttpService(tmp_path, client(), CONFIG) as service, service.http.stream("GET", "/events") as reply:
         lines = reply.iter_lines()
@@ -273,23 +318,43 @@ def test_a_stop_ends_the_streams(tmp_path: Path) -> None:
         assert not any(line.startswith("event: cycle") for line in lines)
 
 
+def fuzz(service: HttpService, folder: Path, *, most: int, seed: int) -> str:
+    """The closing report of a fuzzer that tried each operation up to so many times in each of its ways."""
+    document = folder / "openapi.json"  # from its address, it would leave out the operation that serves it
+    document.write_bytes(service.http.get("/openapi.json").content)
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"),
+            "--config-file",
+            Path(__file__).with_name("schemathesis.toml"),
+            "run",
+            document,
+            *("--url", service.url),
+            *("--header", f"X-API-Key: {KEY}", "--max-examples", str(most), "--seed", str(seed)),
+        ],
+        cwd=folder,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(folder),
+            "NO_COLOR": "1",
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(ROOT),
+            "SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("formats.py")),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=570,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_a_fuzzer_finds_no_answer_that_the_document_does_not_give(tmp_path: Path) -> None:
     with HttpService(tmp_path, client(), CONFIG, api_key=KEY, cycles=True) as service:
-        done = subprocess.run(
-            [
-                Path(sys.executable).with_name("schemathesis"),
-                "--config-file",
-                Path(__file__).with_name("schemathesis.toml"),
-                "run",
-                f"{service.url}/openapi.json",
-                *("--header", f"X-API-Key: {KEY}", "--max-examples", "15", "--seed", "20260101"),
-            ],
-            cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "NO_COLOR": "1", "LANG": "C.UTF-8"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Rate limited" not in done.stdout  # else most requests were never looked at
+        # As when it stops: a stream tells the present state and ends, which a fuzzer needs in order to look at it.
+        service.call(lambda running: running.events.close())
+        said = fuzz(service, tmp_path, most=15, seed=20260101)
+        operations = sum(len(methods) for methods in service.get("/openapi.json")["paths"].values())
+    assert "Rate limited" not in said  # else most requests were never looked at
+    assert f"Tested: {operations}\n" in said

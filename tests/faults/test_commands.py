@@ -3,9 +3,12 @@
 import json
 import socket
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +16,7 @@ from click.testing import CliRunner
 from qguard.cli import cli
 from tests.support.daemon import Daemon
 from tests.support.ports import free_port
-from tests.support.process import ALPHA, ORIGINALS, Done, Seeds, Service, Setup, command, sown
+from tests.support.process import ALPHA, ALPHA_CAP, ORIGINALS, Done, Seeds, Service, Setup, command, sown, until
 
 NOWHERE = "http://127.0.0.1:9"
 """Nothing listens there."""
@@ -118,6 +121,18 @@ def test_a_percentage_that_is_none_is_refused(lonely: Setup, percentage: str) ->
         (["adopt", "--originals", "as-is"], ["needs a confirmation", "--yes"]),
         (["adopt", "--yes"], ["--originals"]),
         (["explain"], ["HASH"]),
+        (["pause", "--for", "2h", "--until", "3h"], ["--for and --until", "give one"]),
+        (["pause", "--until", "soon"], ["'soon' is not a time"]),
+        (["override"], ["TRACKER"]),
+        (["override", "alpha"], ["RATE or --clear"]),
+        (["override", "alpha", "1 MiB/s", "--clear"], ["RATE or --clear"]),
+        (["override", "alpha", "--clear", "--until", "2h"], ["--until has no meaning"]),
+        (["override", "alpha", "10 M"], ["rate '10 M'", "10 MiB/s"]),
+        (["override", "alpha", "0"], ["rate 0", "0 is not a rate", "unlimited"]),
+        (["override", "alpha", str(2**43)], ["more than 2^42"]),
+        (["override", "alpha", "1 MiB/s", "--until", "2001-01-01"], ["'2001-01-01' lies in the past"]),
+        (["override", "alpha", "1 MiB/s", "--until", "9" * 20], ["is not a time"]),
+        (["override", "alpha", "1 MiB/s", "--until", "9999-12-31"], ["is not a time"]),
     ],
     ids=" ".join,
 )
@@ -270,6 +285,8 @@ def test_through_a_service_that_cannot_reach_its_client_the_codes_are_the_same(s
         (["pause", "--tracker", "gamma"], ["there is no tracker 'gamma'", "there are alpha, beta, rest"]),
         (["resume", "--tracker", "gamma"], ["there is no tracker 'gamma'", "there are alpha, beta, rest"]),
         (["rollout", "10", "--tracker", "gamma"], ["there is no tracker 'gamma'", "there are alpha, beta, rest"]),
+        (["override", "gamma", "1 MiB/s"], ["there is no tracker 'gamma'", "there are alpha, beta, rest"]),
+        (["override", "gamma", "--clear"], ["there is no tracker 'gamma'", "there are alpha, beta, rest"]),
         (["rollback", "--yes", "--cycle", "999"], ["999"]),
         (["adopt", "--yes", "--originals", "none.jsonl"], ["no originals file", "none.jsonl", ".originals.jsonl"]),
     ],
@@ -288,6 +305,7 @@ ALL = {
     "rollout": ["0"],
     "pause": [],
     "resume": [],
+    "override": ["alpha", "--clear"],
     "adopt": ["--yes", "--originals", "as-is"],
     "trackers": [],
     "match": [f"http://{ALPHA}/announce"],
@@ -333,6 +351,81 @@ def test_with_a_service_commands_go_through_it_and_without_one_they_do_it_themse
         ("pause", "command"),
         ("cycle", "service"),
     ]
+
+
+def overrides(setup: Setup) -> list[tuple[str, str]]:
+    """Who and reason of each override, the oldest first."""
+    rows = setup.command("ledger", "--json").expect().json["cycles"]
+    return [(row["who"], row["reason"]) for row in reversed(rows) if row["kind"] == "override"]
+
+
+def test_an_override_needs_neither_service_nor_client_and_stands_in_the_ledger(lonely: Setup) -> None:
+    began = time.time()
+    done = lonely.command("override", "alpha", "2 MiB/s", "--until", "2h", "--reason", "guests", "--json").expect().json
+    assert (done["status"], done["tracker"], done["rate"]) == ("set", "alpha", 2 * 2**20)
+    assert began + 7200 <= done["until"] <= time.time() + 7200
+    assert "2097152 B/s" in done["cap"]
+    end = int(began) + 86400
+    whole = lonely.command("override", "beta", "1000000", "--until", str(end), "--json").expect().json
+    assert (whole["rate"], whole["until"]) == (1_000_000, end)
+    unlimited = lonely.command("override", "beta", "unlimited", "--json").expect().json
+    assert (unlimited["rate"], unlimited["until"]) == (None, None)
+    date = datetime.fromtimestamp(end).astimezone()
+    told = lonely.command("override", "rest", "3 MiB/s", "--until", date.strftime("%Y-%m-%dT%H:%M:%S")).expect()
+    assert "set: cap of rest is 3145728 B/s" in told.out
+    assert f"until {date.strftime('%Y-%m-%d %H:%M:%S')}" in told.out
+    lonely.command("override", "alpha", "--clear", "--reason", "they left").expect()
+    assert overrides(lonely) == [
+        ("command", f"alpha: {done['cap']}; guests"),
+        ("command", f"beta: {whole['cap']}"),
+        ("command", f"beta: {unlimited['cap']}"),
+        ("command", "rest: 3145728 B/s = 3.15 MB/s = 3.00 MiB/s"),
+        ("command", "alpha: cleared; they left"),
+    ]
+
+
+@pytest.mark.qbittorrent
+def test_an_override_through_a_service_holds_at_once_and_until_it_is_cleared(seeds: Seeds, setup: Setup) -> None:
+    with setup.start() as service:
+        seeds.wait_limits(seeds.limited)
+        done = setup.command("override", "alpha", str(ALPHA_CAP // 8), "--json").expect().json
+        assert (done["status"], done["rate"], done["until"]) == ("set", ALPHA_CAP // 8, None)
+        assert len(service.logged("cap of alpha overridden by command")) == 1
+        assert service.http.get("/stats/trackers").json()["alpha"]["override"]["rate"] == ALPHA_CAP // 8
+        lowered = {name: limit for name, limit in seeds.limited.items() if limit == 4_096}
+        until(lambda: max(seeds.api.limits(list(lowered)).values()) < 4_096, "lower standing limits")
+        assert setup.command("override", "alpha", "--clear", "--json").expect().json["status"] == "cleared"
+        seeds.wait_limits(seeds.limited)
+    assert [who for who, _ in overrides(setup)] == ["command", "command"]
+    setup.command("rollback", "--yes").expect()  # the client is the same for all tests
+
+
+@pytest.mark.qbittorrent
+def test_pages_of_the_ledger_are_of_actions_and_with_a_filter_of_changes(seeds: Seeds, setup: Setup) -> None:
+    with setup.start():
+        seeds.wait_limits(seeds.limited)
+    setup.command("rollback", "--yes").expect()
+    for _ in range(2):
+        assert time.time() < setup.command("pause", "--until", "2h", "--json").expect().json["until"]
+
+    def page(*words: str) -> dict[str, Any]:
+        found: dict[str, Any] = setup.command("ledger", "--json", *words).expect().json
+        return found
+
+    everything = page()
+    first = page("--limit", "1")
+    assert (first["show"], first["next_before"]) == ("cycles", first["cycles"][0]["id"])
+    second = page("--before", str(first["next_before"]))
+    assert [*first["cycles"], *second["cycles"]] == everything["cycles"]
+    changes = page("--tracker", "beta")["changes"]
+    first = page("--tracker", "beta", "--limit", "2")
+    assert (first["show"], first["next_before"]) == ("changes", first["changes"][1]["id"])
+    second = page("--tracker", "beta", "--before", str(first["next_before"]))
+    assert len(changes) > 2
+    assert [*first["changes"], *second["changes"]] == changes
+    assert (
+        f"--before {first['next_before']}" in setup.command("ledger", "--tracker", "beta", "--limit", "2").expect().out
+    )
 
 
 @pytest.mark.qbittorrent

@@ -181,6 +181,52 @@ def test_reload_switches_it_on_points_it_elsewhere_and_switches_it_off(planted: 
     assert (here.hashes, there.hashes) == ([second], [third, fourth])
 
 
+END: dict[str, Callable[[Service], object]] = {"killed": Service.kill, "stopped": Service.stop}
+
+
+@pytest.mark.qbittorrent
+@pytest.mark.parametrize("end", END.values(), ids=END.keys())
+def test_what_was_accepted_and_not_passed_on_is_passed_on_after_a_restart(
+    planted: Seeds, setup: Setup, end: Callable[[Service], object]
+) -> None:
+    through, *waiting = planted.hashes[:5]
+    with receiving() as receiver:
+        point(setup, receiver.url)
+        with setup.start() as service:
+            hook(service, through)
+            until(lambda: not list(setup.folder.glob("*.cross-seed")), "the first torrent passed on")
+            receiver.gate.clear()
+            for name in waiting:
+                hook(service, name)
+            until(lambda: len(receiver.got) == 2, "the second torrent at cross-seed, which does not answer")
+            end(service)
+        assert receiver.hashes == [through, waiting[0]]
+        receiver.gate.set()
+        with setup.start() as service:
+            until(lambda: len(receiver.got) >= 2 + len(waiting), "those that waited")
+            until(lambda: not list(setup.folder.glob("*.cross-seed")), "nothing that waits")
+            assert "cross-seed" not in service.health()["problems"]
+    assert receiver.hashes == [through, waiting[0], *waiting], "in order, and what was through is not sent again"
+
+
+@pytest.mark.qbittorrent
+def test_commands_beside_no_service_leave_alone_what_waits(planted: Seeds, setup: Setup) -> None:
+    with receiving() as receiver:
+        receiver.gate.clear()
+        point(setup, receiver.url)
+        with setup.start() as service:
+            hook(service, planted.hashes[0])
+            until(lambda: receiver.got, "the torrent at cross-seed")
+            service.kill()
+        (file,) = setup.folder.glob("*.cross-seed")
+        kept = file.read_bytes()
+        point(setup, receiver.url, enabled=False)
+        setup.command("ledger").expect()
+        setup.command("preview").expect()
+    assert file.read_bytes() == kept
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 # The worker alone
 
 
@@ -225,9 +271,9 @@ async def passed_on(forwarder: Forwarder, infohashes: Sequence[str]) -> None:
     await forwarder.close()
 
 
-def forward(url: str, client: Client, **more: Any) -> Forwarder:
-    settings = CrossSeed(enabled=True, url=url, api_key=KEY, **more)
-    return Forwarder(lambda: settings, lambda: client, pause=0.01)  # type: ignore[arg-type, return-value] # a part of one
+def forward(url: str, client: Client, *, path: Path | None = None, enabled: bool = True) -> Forwarder:
+    settings = CrossSeed(enabled=enabled, url=url, api_key=KEY)
+    return Forwarder(lambda: settings, lambda: client, path=path, pause=0.01)  # type: ignore[arg-type, return-value] # a part of one
 
 
 async def test_5xx_is_tried_again_until_it_is_taken() -> None:
@@ -267,12 +313,14 @@ async def test_what_another_try_cannot_mend_is_not_tried_again(status: int, reme
     assert KEY not in forwarder.problem
 
 
-async def test_a_client_that_is_away_is_asked_again() -> None:
+async def test_a_client_that_is_away_is_waited_for() -> None:
     client = Client(*names(1))
-    client.away = 2
+    client.away = cross_seed.ATTEMPTS + 1
     with receiving() as receiver:
-        await passed_on(forward(receiver.url, client), names(1))
+        forwarder = forward(receiver.url, client)
+        await passed_on(forwarder, names(1))
     assert receiver.hashes == names(1)
+    assert (forwarder.dropped, forwarder.problem) == (0, "")
 
 
 async def test_a_hybrid_torrent_is_found_by_its_v1_hash_and_invented_hashes_cost_one_listing() -> None:
@@ -293,3 +341,117 @@ async def test_the_queue_is_bounded_and_what_does_not_fit_is_counted(monkeypatch
         await passed_on(forwarder, [*names(5), names(1)[0]])
     assert receiver.hashes == names(3)
     assert forwarder.dropped == 2
+
+
+# The file
+
+
+@dataclass
+class File:
+    """Where what waits is kept."""
+
+    path: Path
+
+    def write(self, content: bytes) -> None:
+        self.path.write_bytes(content)
+
+    @property
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    @property
+    def waiting(self) -> list[str]:
+        return cross_seed.Kept(self.path).read()
+
+    def make_folder(self) -> None:
+        self.path.parent.mkdir()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> File:
+    return File(tmp_path / "ledger.cross-seed")
+
+
+def lines(infohashes: Sequence[str]) -> bytes:
+    return b"".join(json.dumps({"hash": name}).encode() + b"\n" for name in infohashes)
+
+
+async def drained(forwarder: Forwarder) -> None:
+    """Take up what is in the file, and wait until nothing waits any more."""
+    forwarder.start()
+    while len(forwarder):
+        await cross_seed.asyncio.sleep(0.01)  # the queue tells nobody when it is empty
+    await forwarder.close()
+
+
+async def test_a_damaged_file_costs_its_damaged_lines_only(kept: File) -> None:
+    first, second, third = names(3)
+    over = json.dumps({"hash": third, "over": True}).encode() + b"\n"
+    strange = b'\x00\xff\n[]\n{"hash": "../../etc/passwd"}\n{"hash": 7}\n'
+    kept.write(lines([first]) + strange + lines([third, second]) + over + lines([second])[:30])
+    with receiving() as receiver:
+        await drained(forward(receiver.url, Client(*names(3)), path=kept.path))
+    assert receiver.hashes == [first, second]
+    assert not kept.exists
+
+
+async def test_a_file_with_more_than_may_wait_is_cut_and_the_rest_counted(
+    kept: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_seed, "MOST", 3)
+    kept.write(lines(names(5)))
+    with receiving() as receiver:
+        forwarder = forward(receiver.url, Client(*names(5)), path=kept.path)
+        forwarder.start()
+        assert forwarder.problem.startswith("2 finished torrents were not passed on")
+        await drained(forwarder)
+    assert receiver.hashes == names(3)
+    assert forwarder.dropped == 2
+
+
+async def test_the_file_stays_small_however_many_pass_through(kept: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_seed, "MOST", 3)
+    most = cross_seed.LINES_PER_TORRENT * 3 * 70
+    client, sizes = Client(*names(100)), []
+    with receiving() as receiver:
+        receiver.gate.clear()
+        forwarder = forward(receiver.url, client, path=kept.path)
+        stuck, *others = names(100)
+        forwarder.offer(stuck)
+        for name in others:  # one always waits, so that the file is never simply deleted
+            forwarder.offer(name)
+            forwarder._done(name)
+            sizes.append(kept.size)
+        await forwarder.close()
+    assert max(sizes) <= most, sizes
+    assert kept.waiting == [stuck]
+
+
+async def test_what_waits_when_it_is_switched_off_is_let_go(kept: File) -> None:
+    kept.write(lines(names(2)))
+    with receiving() as receiver:
+        forwarder = forward(receiver.url, Client(*names(2)), path=kept.path, enabled=False)
+        forwarder.start()
+        await forwarder.close()
+    assert (receiver.hashes, len(forwarder), kept.exists) == ([], 0, False)
+
+
+async def test_a_file_that_cannot_be_written_is_told_and_holds_nothing_up(tmp_path: Path) -> None:
+    kept = File(tmp_path / "later" / "ledger.cross-seed")
+    with receiving() as receiver:
+        receiver.gate.clear()
+        forwarder = forward(receiver.url, Client(*names(3)), path=kept.path)
+        forwarder.offer(names(1)[0])
+        assert f"a restart would lose what waits for cross-seed: {kept.path} cannot be used" in forwarder.problem
+        kept.make_folder()
+        forwarder.offer(names(2)[1])
+        assert forwarder.problem == ""
+        assert kept.waiting == names(2)
+        receiver.gate.set()
+        await passed_on(forwarder, names(3))
+    assert receiver.hashes == names(3)
+    assert not kept.exists

@@ -1,11 +1,8 @@
 """Torrents that are added to a real qBittorrent which calls qguard by the line that qguard has put there."""
 
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +14,6 @@ from tests.support.daemon import Daemon
 from tests.support.process import ALPHA, Service, Setup, until
 from tests.support.proxy import Proxy, Request
 from tests.support.torrents import Torrent, make_torrents
-from tests.support.webapi import WebApi
 
 POLL_INTERVAL: Final = 60
 """Seconds between two cycles of the service: no torrent gets its limit in these tests but by its hook."""
@@ -71,7 +67,6 @@ class Hooked:
         try:
             self.service = self.setup.start()
             self.setup.command("hook", "install", *(["--finished"] if finished else [])).expect()
-            use_own_curl(daemon, self.api)
         except BaseException:
             self.close()
             raise
@@ -163,37 +158,3 @@ class Hooked:
         """Start the service again on the same folder."""
         self.service = self.setup.start(wait=False)
         return self.service
-
-
-def use_own_curl(daemon: Daemon, api: WebApi) -> None:
-    """Let a daemon in a chroot without curl run a copy of ours, with everything else of its lines as it is."""
-    if daemon.inside(daemon.data) == daemon.data:
-        return
-    curl = _carry_curl(daemon)
-    there = api.preferences()
-    lines = {
-        name: there[name].replace("curl ", f"{curl} ", 1)
-        for name in ("autorun_on_torrent_added_program", "autorun_program")
-        if there[name].startswith("curl ")
-    }
-    api.set_preferences(**lines)
-
-
-def _carry_curl(daemon: Daemon) -> Path:
-    """Copy curl, its libraries and their loader beside the daemon's data; its path as the daemon sees it."""
-    program = shutil.which("curl")
-    assert program is not None, "these tests need curl"
-    folder = daemon.data.parent / "curl"
-    if not folder.exists():
-        folder.mkdir()
-        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-        parts = [word for word in listed.split() if word.startswith("/")]
-        for part in [*parts, program]:
-            with suppress(FileExistsError):
-                shutil.copy(part, folder / Path(part).name)
-        inside = daemon.inside(folder)
-        loader = next(Path(part).name for part in parts if Path(part).name.startswith("ld-"))
-        script = folder / "run"
-        script.write_text(f'#!/bin/sh\nexec {inside}/{loader} --library-path {inside} {inside}/curl "$@"\n')
-        script.chmod(0o755)
-    return daemon.inside(folder) / "run"

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from qguard.api.access import Access
 from qguard.api.app import make_app
 from qguard.api.attempts import Attempts
 from qguard.api.doors import Doors
+from qguard.api.server import listen
 from qguard.config import load
 from qguard.ledger import Ledger
 from qguard.service import Service
@@ -40,7 +40,7 @@ class HttpService:
         self.config.write_text(config)
         self.client = client
         # Bound from the start: requests wait in its queue until somebody answers.
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder

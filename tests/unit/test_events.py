@@ -1,5 +1,7 @@
 """Listeners hear everything in order, and no listener holds up or outgrows the service."""
 
+import asyncio
+
 import pytest
 
 from qguard.events import Events, TooManyListenersError
@@ -48,6 +50,37 @@ async def test_closing_ends_all_streams() -> None:
     await anext(stream)
     events.close()
     assert [event async for event in stream] == []
+
+
+async def test_who_may_listen_no_longer_hears_nothing_more_even_when_nothing_happens() -> None:
+    events, may = Events(), True
+    stream = events.listen(("health", 0), may_listen=lambda: may, look_every=0.01)
+    await anext(stream)
+    events.publish("cycle", 1)
+    assert (await anext(stream)).kind == "cycle"
+    events.publish("cycle", 2)
+    may = False
+    assert [event async for event in stream] == []
+    assert len(events) == 0
+
+    asked = 0
+
+    def may_once() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 1
+
+    stream = events.listen(("health", 0), may_listen=may_once, look_every=0.01)
+    await anext(stream)
+    async with asyncio.timeout(10):
+        assert [event async for event in stream] == []
+
+
+async def test_after_the_end_a_listener_gets_what_is_and_no_more() -> None:
+    events = Events()
+    events.close()
+    async with asyncio.timeout(10):
+        assert [event.kind async for event in events.listen(("health", 0))] == ["health"]
 
 
 async def test_an_announce_url_is_told_without_its_path() -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from qguard.answers import RequestError
+from qguard.api.access import Access, Need, Peer
 from qguard.config import Settings, parse
 from qguard.hooks import hook_line, hook_url, is_plain, key_file, reaches, split, wrapper, write_key
 
@@ -64,9 +65,40 @@ def test_without_a_hook_key_private_addresses_need_none() -> None:
     assert key_file(settings(server={"api_key": "opens-everything", "hook_url": "http://10.0.0.2:8089"})) is None
 
 
-def test_from_a_public_address_a_key_is_asked_for() -> None:
+# 203.0.113.1 and 198.18.0.1 are private to Python, and nobody's neighbour to the door that the hook comes to.
+@pytest.mark.parametrize("host", ["8.8.8.8", "203.0.113.1", "198.18.0.1", "100.64.0.1", "[2606:4700::1]"])
+def test_from_a_public_address_a_key_is_asked_for(host: str) -> None:
     with pytest.raises(RequestError, match=r"set server\.hook_key"):
-        key_file(settings(server={"hook_url": "http://8.8.8.8:8089"}))
+        key_file(settings(server={"hook_url": f"http://{host}:8089"}))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.0.0.2",
+        "172.31.0.1",
+        "172.32.0.1",
+        "192.168.1.1",
+        "169.254.1.1",
+        "fd00::1",
+        "fe80::1",
+        "8.8.8.8",
+        "203.0.113.1",
+        "100.64.0.1",
+        "2001:db8::1",
+        "::ffff:10.0.0.1",
+        "::ffff:8.8.8.8",
+    ],
+)
+def test_a_hook_without_key_is_set_up_just_where_the_door_lets_it_in(address: str) -> None:
+    host = f"[{address}]" if ":" in address else address
+    try:
+        set_up = key_file(settings(server={"hook_url": f"http://{host}:8089"})) is None
+    except RequestError:
+        set_up = False
+    door = Access("token").opens_without_key(Peer(address, known=True, direct=True), Need.HOOK)
+    assert set_up == door
 
 
 def test_the_key_file_is_for_our_user_alone_and_curl_reads_it(tmp_path: Path) -> None:

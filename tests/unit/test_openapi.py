@@ -9,6 +9,7 @@ import pytest
 
 from qguard.api.endpoints import ENDPOINTS
 from qguard.api.openapi import document
+from qguard.config import parse
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = document(ENDPOINTS)
@@ -58,6 +59,13 @@ def test_every_operation_stands_in_the_docs(method: str, path: str, found: dict[
 def test_a_field_keeps_the_words_of_its_type() -> None:
     page = DOCUMENT["components"]["schemas"]["HistoryReport"]["properties"]["next_before"]
     assert page["description"].startswith("Ask again with this as `before`")
+
+
+def test_the_example_of_a_configuration_is_a_good_one() -> None:
+    field = DOCUMENT["components"]["schemas"]["PreviewBody"]["properties"]["config"]
+    (example,) = field["examples"]
+    assert [rule.id for rule in parse(example, source=ROOT / "c.yaml", environ={}).settings.trackers]
+    assert (field["format"], field["contentMediaType"]) == ("qguard-configuration", "application/yaml")
 
 
 def test_a_rollback_must_be_confirmed_or_dry() -> None:

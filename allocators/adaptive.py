@@ -1,7 +1,7 @@
 """`adaptive`: one water level per tracker, above what its torrents use.
 
     demand_i = any amount, of a torrent that presses on its limit; its rate, of one that does not
-    λ        = the level at which min(demand_i, λ) adds up to the budget
+    λ        = the level at which min(demand_i, λ) adds up to the cap (less what is used outside), times the trim
     limit    = λ for those that press; for the others their rate and some headroom, λ at most
 
 A torrent that cannot use its share costs what it uses, not what it might use. So the *rates* add up to the cap, and the
@@ -9,13 +9,17 @@ limits to somewhat more: by the headroom of the torrents that do not press, and 
 cap, so that what is left behind by a qguard that dies is bounded. `within_cap` projects them for a clean stop.
 
 Giving any amount to those that press makes the client carry out the steps of the exact solution: each cycle, those that
-fall short of the level are found out, the level never falls by that, and it is over in two or three cycles. The level
-aims at 98 % of the budget, since libtorrent lets 1 to 2 % more through than a limit says. It stays until what it is
-expected to let through leaves 95 to 100 % of the budget; it is lowered at once, and raised every 15 s at most.
+fall short of the level are found out, the level never falls by that, and it is over in two or three cycles.
+
+The level stays while what it is expected to let through is near its aim; otherwise every torrent that wakes would
+rewrite all that press. It is lowered in the cycle in which that becomes too much, and raised after `RAISE_AFTER`.
+
+Not all that press use their level: some have just woken, some just stopped. The trim makes up for that, slowly and
+within bounds: it grows while the tracker uses less than `TARGET` of its cap, and falls faster than it grows.
 
 Effective caps: as `soft` (`allocators.lending`), the guaranteed rates included.
 
-States: what each torrent was given and wanted, the loans and the levels by tracker.
+States: what each torrent was given and wanted; loans, levels and trims by tracker.
 """
 
 from collections.abc import Mapping
@@ -26,30 +30,51 @@ import numpy as np
 
 from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Float64, Int64, Options, Request, promised_rate
 from allocators.budget import Budget, answer, make_budget, nothing
-from allocators.claims import TIGHT, claims, demand, taken
+from allocators.claims import HEADROOM, TIGHT, claims, demand, taken
 from allocators.lending import Loan, lend
-from allocators.link import caps_within_link
+from allocators.link import resting_caps
 from allocators.memory import Memory, recall
 from allocators.settle import settle
 from allocators.waterfill import waterfill
 
 AIM: Final = 0.98
-"""The part of the budget that a new level is to let through."""
+"""The part of the trimmed cap that a new level is to let through."""
 
-ENOUGH: Final = 0.95
-"""The part of the budget below which a level is raised."""
+TOO_MUCH: Final = 1.05
+"""The part of the trimmed cap from which a level is lowered."""
+
+ENOUGH: Final = 0.90
+"""The part of the trimmed cap below which a level is raised."""
 
 RAISE_AFTER: Final = 15.0
 """Seconds between two raises of a level: one unchoke round, within which a rate follows a limit."""
 
+TARGET: Final = 0.95
+"""The part of the cap that the trim steers to. Ten seconds swing by 5 % around it even with constant limits."""
 
-class Level(NamedTuple):
-    """The water level of one tracker."""
+USE_TIME: Final = 10.0
+"""Seconds: time constant of the use that the trim looks at."""
 
-    limit: int
+GROWS: Final = 0.02
+"""How fast the trim grows: per second, times what the use falls short."""
+
+FALLS: Final = 0.04
+"""How fast it falls: per second, times what the use is above."""
+
+TRIM: Final = (0.85, 1.15)
+"""Bounds of the trim."""
+
+
+class Course(NamedTuple):
+    """What is remembered of one tracker."""
+
+    level: int
     """bytes/s; `MAX_LIMIT` where nobody needs to be held."""
     age: float
     """Seconds since it was set."""
+    use: float
+    """Part of the cap that was used, smoothed."""
+    trim: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +83,7 @@ class AdaptiveState:
 
     torrents: Memory | None = None
     loans: Mapping[str, Loan] = field(default_factory=dict)
-    levels: Mapping[str, Level] = field(default_factory=dict)
+    courses: Mapping[str, Course] = field(default_factory=dict)
 
 
 class Adaptive:
@@ -78,9 +103,7 @@ class Adaptive:
         if not len(request.infohash):
             return nothing(), state
         before = recall(request, state.torrents)
-        _, resting_cap = caps_within_link(
-            request.base_cap, request.priority, np.ones(len(request.tracker), np.bool_), request.link
-        )
+        resting_cap = resting_caps(request)
         claim = claims(request, before.claim)
         cap, loans = lend(
             request,
@@ -91,18 +114,29 @@ class Adaptive:
             state.loans,
         )
         budget = make_budget(request, cap, resting_cap)
+        # What sleepers may hold is not taken off: they use nothing, and the level falls as soon as one wakes.
+        rates = np.maximum(cap - request.outside, 0)
+        courses = [state.courses.get(tracker) for tracker in request.tracker]
+        use, trim = _trims(request, rates, courses)
+        goal = rates * trim
         uses = _uses(request, budget)
-        lo = _floors(request, budget)
-        level, levels = _levels(request, budget, lo, uses, state.levels)
+        lo = _floors(request, budget, goal)
+        level, age = _levels(request, goal, lo, uses, courses)
         limit = self._limits(request, budget, lo, request.spread(level), claim, before.limit)
+        after = zip(level.tolist(), age.tolist(), use.tolist(), trim.tolist(), strict=True)
         return answer(request, budget, limit), AdaptiveState(
-            Memory(request.infohash, limit, claim, before.score), loans, levels
+            Memory(request.infohash, limit, claim, before.score),
+            loans,
+            {tracker: Course(*course) for tracker, course in zip(request.tracker, after, strict=True)},
         )
 
     def _limits(self, request: Request, budget: Budget, lo: Int64, level: Int64, claim: Float64, held: Int64) -> Int64:
         """(N,) the level for those that press, room above their rate for the others, bytes/s."""
         top = np.clip(level, lo, budget.hi)
-        need = np.where(request.pressing, top, np.clip(np.ceil(claim), lo, top)).astype(np.int64)
+        # Who uploads next to nothing gets what it will hold asleep: falling asleep is no write then.
+        standing = request.spread(budget.standing)
+        wanted = np.where(request.rate * HEADROOM <= standing, standing, np.ceil(claim))
+        need = np.where(request.pressing, top, np.clip(wanted, lo, top)).astype(np.int64)
         most = np.floor(budget.cap * self.overcommit).astype(np.int64) - (budget.cap - budget.total)
         enough = budget.total >= budget.sharers
         total = np.where(enough, np.clip(request.total(need), budget.total, most), budget.sharers)
@@ -117,41 +151,54 @@ class Adaptive:
         return np.where(budget.sharing, settle(limit, held, keep, request.start, most), budget.resting)
 
 
+def _trims(request: Request, rates: Int64, courses: list[Course | None]) -> tuple[Float64, Float64]:
+    """(G,) the smoothed use, and the trim that follows from it."""
+    now = request.total(request.rate) / np.maximum(rates, 1)
+    use = np.array([course.use if course else part for course, part in zip(courses, now, strict=True)])
+    trim = np.array([course.trim if course else 1.0 for course in courses])
+    part = 1 - np.exp(-request.elapsed / USE_TIME)
+    use = use + part * (now - use)
+    short = TARGET - use
+    steered = trim + np.where(short > 0, GROWS, FALLS) * request.elapsed * short
+    # Where nobody presses, the use says nothing of the level.
+    held = request.total(request.pressing) > 0
+    trim = np.where(held, np.clip(steered, *TRIM), trim + part * (1 - trim))
+    return use, trim
+
+
 def _uses(request: Request, budget: Budget) -> Int64:
     """(N,) what each torrent would use without a limit, as far as is known, bytes/s."""
     rate = np.where(request.awake, np.ceil(request.rate), 0).astype(np.int64)
     return np.where(request.pressing, budget.hi, np.clip(rate, budget.lo, budget.hi))
 
 
-def _floors(request: Request, budget: Budget) -> Int64:
+def _floors(request: Request, budget: Budget, goal: Float64) -> Int64:
     """(N,) lower bounds, given up where they do not fit, bytes/s."""
-    fit = request.spread(request.total(budget.lo) <= AIM * budget.total)
+    fit = request.spread(request.total(budget.lo) <= AIM * goal)
     return np.where(fit, budget.lo, np.minimum(budget.lo, MIN_LIMIT))
 
 
 def _levels(
-    request: Request, budget: Budget, lo: Int64, uses: Int64, before: Mapping[str, Level]
-) -> tuple[Int64, dict[str, Level]]:
-    """(G,) the water levels, bytes/s, and what is to be remembered of them."""
-    aim = np.floor(AIM * np.maximum(budget.total, 0)).astype(np.int64)
+    request: Request, goal: Float64, lo: Int64, uses: Int64, courses: list[Course | None]
+) -> tuple[Int64, Float64]:
+    """(G,) the water levels, bytes/s, and their ages in seconds."""
+    aim = np.floor(AIM * goal).astype(np.int64)
     filled = waterfill(aim, request.start, np.ones_like(lo), np.minimum(lo, uses), uses)
+    # The level is where those lie that are at no bound of their own; the lowest, since shares differ by a byte.
     short = filled < uses
-    highest = np.maximum.reduceat(np.where(short, filled, 0), request.start)
-    fresh = np.where(np.logical_or.reduceat(short, request.start), np.maximum(highest, MIN_LIMIT), MAX_LIMIT)
+    at_level = np.where(short & (filled > lo), filled, MAX_LIMIT)
+    fresh = np.minimum.reduceat(at_level, request.start)
+    nobody = ~np.logical_or.reduceat(short, request.start)
+    all_at_floors = (fresh == MAX_LIMIT) & ~nobody
+    fresh = np.where(all_at_floors, MIN_LIMIT, fresh)
 
-    known = [before.get(tracker) for tracker in request.tracker]
-    held = np.array([level.limit if level else 0 for level in known], np.int64)
-    age = np.array([level.age + request.elapsed if level else 0.0 for level in known])
+    held = np.array([course.level if course else 0 for course in courses], np.int64)
+    age = np.array([course.age + request.elapsed if course else 0.0 for course in courses])
     lets_through = request.total(np.minimum(np.maximum(request.spread(held), lo), uses))
-    needs_no_raise = (fresh <= held) | (lets_through >= ENOUGH * budget.total) | (age < RAISE_AFTER)
-    keep = (held > 0) & (lets_through <= budget.total) & needs_no_raise
+    needs_no_raise = (fresh <= held) | (lets_through >= ENOUGH * goal) | (age < RAISE_AFTER)
+    keep = (held > 0) & (lets_through <= TOO_MUCH * goal) & needs_no_raise
     level = np.where(keep, held, fresh)
-    age = np.where(level == held, age, 0.0)
-    after = {
-        tracker: Level(*row)
-        for tracker, row in zip(request.tracker, zip(level.tolist(), age.tolist(), strict=True), strict=True)
-    }
-    return level, after
+    return level, np.where(level == held, age, 0.0)
 
 
 def within_cap(request: Request, given: Allocation) -> Int64:

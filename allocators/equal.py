@@ -30,8 +30,7 @@ class Equal:
         del state
         if not len(request.infohash):
             return nothing(), None
-        busy = request.total(request.awake).astype(bool)
-        cap, resting_cap = caps_within_link(request.base_cap, request.priority, busy, request.link)
+        cap, resting_cap = caps_within_link(request)
         budget = make_budget(request, cap, resting_cap)
         limit = share(request, budget, np.ones_like(budget.lo), budget.lo, [budget.hi])
         return answer(request, budget, limit), None

@@ -10,8 +10,8 @@
 
 Lenders keep what they need before anybody borrows, and a bonus is never above its grant. So the effective caps add up
 to no more than there is, whatever was lent before: smoothing comes after the split but can only leave something over.
-Where not even the owners' needs fit into the link, it is shared by weighted max-min with the priorities as weights and
-the guaranteed rates as lower bounds, and nothing is lent.
+Where not even the owners' needs fit into the link, it is shared by weighted max-min with the priorities as weights, and
+nothing is lent. Lower bounds are the guaranteed rates, standing limits, and what is used outside of our control.
 """
 
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ def lend(
 
     keep = np.where(request.may_lend, np.minimum(base, demand), base)
     if int(keep.sum()) > everything:
-        lo = np.minimum(np.maximum(request.guaranteed, (resting_cap * SHARE).astype(np.int64)), keep)
+        lo = np.minimum(np.maximum(request.guaranteed, request.outside + (resting_cap * SHARE).astype(np.int64)), keep)
         keep = waterfill(np.array([everything], np.int64), _ONE, request.priority, lo, keep)
     pool = everything - int(keep.sum())
 

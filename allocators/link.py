@@ -2,34 +2,42 @@
 
 import numpy as np
 
-from allocators.base import Bool, Int64
+from allocators.base import Int64, Request
 from allocators.standing import SHARE
 from allocators.waterfill import waterfill
 
+_ONE = np.zeros(1, np.int64)
 
-def caps_within_link(base_cap: Int64, priority: Int64, busy: Bool, link: int | None) -> tuple[Int64, Int64]:
+
+def resting_caps(request: Request) -> Int64:
+    """(G,) the caps that standing limits are measured against, bytes/s: the part of the link that each is due.
+
+    They do not depend on who is awake, so that sleepers are not rewritten whenever a tracker wakes. Where all caps fit
+    into the link, they are the caps; where not, the link is split by weighted max-min with the priorities as weights.
+    """
+    if request.link is None or int(request.base_cap.sum()) <= request.link:
+        return request.base_cap
+    link = np.array([request.link], np.int64)
+    return waterfill(link, _ONE, request.priority, np.zeros_like(request.base_cap), request.base_cap)
+
+
+def caps_within_link(request: Request) -> tuple[Int64, Int64]:
     """Hold the caps of all trackers together within the link, without lending.
 
-    Where the caps fit, they stay. Where they do not, the link is split by weighted max-min with the priorities as
-    weights. Trackers with no torrent awake leave their part to the others, except what their standing limits need.
-
-    Args:
-        base_cap: (G,) bytes/s.
-        priority: (G,) weights.
-        busy: (G,) whether any torrent of the tracker is awake.
-        link: bytes/s, None when not known.
+    Trackers where nothing is uploaded leave their part to the others, except what their standing limits need. What is
+    used outside of our control cannot be taken back, so a tracker's part is no smaller than that.
 
     Returns:
-        Two (G,) columns: each tracker's effective cap, and the cap that its standing limits are measured against. The
-        latter does not depend on who is awake, so that sleepers are not rewritten whenever a tracker wakes.
+        Two (G,) columns in bytes/s: each tracker's effective cap, and its resting cap (see `resting_caps`).
     """
-    if link is None or int(base_cap.sum()) <= link or not len(base_cap):
-        return base_cap, base_cap
-    one = np.zeros(1, np.int64)
-    none = np.zeros(len(base_cap), np.int64)
-    resting = waterfill(np.array([link], np.int64), one, priority, none, base_cap)
+    resting = resting_caps(request)
+    base = request.base_cap
+    if request.link is None or int(base.sum()) <= request.link:
+        return base, resting
+    busy = request.total(request.awake | (request.floor > 0)).astype(bool) | (request.outside > 0)
     reserve = np.where(busy, 0, (resting * SHARE).astype(np.int64))
     if not busy.any():
         return reserve, resting
-    pool = np.array([link - int(reserve.sum())], np.int64)
-    return reserve + waterfill(pool, one, priority, none, np.where(busy, base_cap, 0)), resting
+    pool = np.array([request.link - int(reserve.sum())], np.int64)
+    lo = np.minimum(request.outside, base)
+    return reserve + waterfill(pool, _ONE, request.priority, lo, np.where(busy, base, 0)), resting

@@ -14,13 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from allocators.base import Allocation, Options, Request
 from allocators.budget import answer, make_budget, nothing
 from allocators.claims import claims, demand, taken
 from allocators.lending import Loan, lend
-from allocators.link import caps_within_link
+from allocators.link import resting_caps
 from allocators.memory import Memory, recall
 from allocators.weighted import split_by_score
 
@@ -45,9 +43,7 @@ class Soft:
         if not len(request.infohash):
             return nothing(), state
         before = recall(request, state.torrents)
-        _, resting_cap = caps_within_link(
-            request.base_cap, request.priority, np.ones(len(request.tracker), np.bool_), request.link
-        )
+        resting_cap = resting_caps(request)
         claim = claims(request, before.claim)
         cap, loans = lend(
             request,

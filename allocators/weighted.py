@@ -34,8 +34,7 @@ class Weighted:
         if not len(request.infohash):
             return nothing(), None
         before = recall(request, state)
-        busy = request.total(request.awake).astype(bool)
-        cap, resting_cap = caps_within_link(request.base_cap, request.priority, busy, request.link)
+        cap, resting_cap = caps_within_link(request)
         budget = make_budget(request, cap, resting_cap)
         limit, after = split_by_score(request, budget, before, self._options)
         return answer(request, budget, limit), after

@@ -14,8 +14,8 @@ fall short of the level are found out, the level never falls by that, and it is 
 The level stays while what it is expected to let through is near its aim; otherwise every torrent that wakes would
 rewrite all that press. It is lowered in the cycle in which that becomes too much, and raised after `RAISE_AFTER`.
 
-Not all that press use their level: some have just woken, some just stopped. The trim makes up for that, slowly and
-within bounds: it grows while the tracker uses less than `TARGET` of its cap, and falls faster than it grows.
+Not all that press use their level: some have just woken, some just stopped. The trim makes up for that within bounds:
+it is what was expected to go through over what did, both smoothed. A ratio does not wind up while a level stays.
 
 Effective caps: as `soft` (`allocators.lending`), the guaranteed rates included.
 
@@ -37,8 +37,8 @@ from allocators.memory import Memory, recall
 from allocators.settle import settle
 from allocators.waterfill import waterfill
 
-AIM: Final = 0.98
-"""The part of the trimmed cap that a new level is to let through."""
+AIM: Final = 0.97
+"""The part of the trimmed cap that a new level is to let through: libtorrent lets 1 to 2 % more through than that."""
 
 TOO_MUCH: Final = 1.05
 """The part of the trimmed cap from which a level is lowered."""
@@ -49,17 +49,8 @@ ENOUGH: Final = 0.90
 RAISE_AFTER: Final = 15.0
 """Seconds between two raises of a level: one unchoke round, within which a rate follows a limit."""
 
-TARGET: Final = 0.95
-"""The part of the cap that the trim steers to. Ten seconds swing by 5 % around it even with constant limits."""
-
-USE_TIME: Final = 10.0
-"""Seconds: time constant of the use that the trim looks at."""
-
-GROWS: Final = 0.02
-"""How fast the trim grows: per second, times what the use falls short."""
-
-FALLS: Final = 0.04
-"""How fast it falls: per second, times what the use is above."""
+USE_TIME: Final = 20.0
+"""Seconds: time constant of what the trim compares."""
 
 TRIM: Final = (0.85, 1.15)
 """Bounds of the trim."""
@@ -72,9 +63,12 @@ class Course(NamedTuple):
     """bytes/s; `MAX_LIMIT` where nobody needs to be held."""
     age: float
     """Seconds since it was set."""
+    lets_through: float
+    """What the limits were expected to let through, as a part of the cap."""
+    expected: float
+    """The same, smoothed."""
     use: float
-    """Part of the cap that was used, smoothed."""
-    trim: float
+    """What went through, smoothed, as a part of the cap."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,13 +111,14 @@ class Adaptive:
         # What sleepers may hold is not taken off: they use nothing, and the level falls as soon as one wakes.
         rates = np.maximum(cap - request.outside, 0)
         courses = [state.courses.get(tracker) for tracker in request.tracker]
-        use, trim = _trims(request, rates, courses)
+        expected, use, trim = _trims(request, rates, courses)
         goal = rates * trim
         uses = _uses(request, budget)
         lo = _floors(request, budget, goal)
-        level, age = _levels(request, goal, lo, uses, courses)
+        level, age, through = _levels(request, goal, lo, uses, courses)
         limit = self._limits(request, budget, lo, request.spread(level), claim, before.limit)
-        after = zip(level.tolist(), age.tolist(), use.tolist(), trim.tolist(), strict=True)
+        lets_through = np.where(rates > 0, through / np.maximum(rates, 1), 1.0)
+        after = zip(*(c.tolist() for c in (level, age, lets_through, expected, use)), strict=True)
         return answer(request, budget, limit), AdaptiveState(
             Memory(request.infohash, limit, claim, before.score),
             loans,
@@ -151,19 +146,21 @@ class Adaptive:
         return np.where(budget.sharing, settle(limit, held, keep, request.start, most), budget.resting)
 
 
-def _trims(request: Request, rates: Int64, courses: list[Course | None]) -> tuple[Float64, Float64]:
-    """(G,) the smoothed use, and the trim that follows from it."""
-    now = request.total(request.rate) / np.maximum(rates, 1)
-    use = np.array([course.use if course else part for course, part in zip(courses, now, strict=True)])
-    trim = np.array([course.trim if course else 1.0 for course in courses])
+def _trims(request: Request, rates: Int64, courses: list[Course | None]) -> tuple[Float64, Float64, Float64]:
+    """(G,) what was expected to go through and what did, both smoothed, as parts of the cap; and the trim."""
+    before = [course or Course(0, 0.0, 1.0, 1.0, 1.0) for course in courses]
+    last = np.array([course.lets_through for course in before])
+    # More than twice what was let through is not ours: limits take effect late.
+    now = np.minimum(request.total(request.rate) / np.maximum(rates, 1), 2 * last)
     part = 1 - np.exp(-request.elapsed / USE_TIME)
-    use = use + part * (now - use)
-    short = TARGET - use
-    steered = trim + np.where(short > 0, GROWS, FALLS) * request.elapsed * short
+    expected = np.array([course.expected for course in before])
+    expected += part * (last - expected)
+    use = np.array([course.use for course in before])
+    use += part * (now - use)
     # Where nobody presses, the use says nothing of the level.
     held = request.total(request.pressing) > 0
-    trim = np.where(held, np.clip(steered, *TRIM), trim + part * (1 - trim))
-    return use, trim
+    use = np.where(held, use, expected)
+    return expected, use, np.clip(expected / np.maximum(use, 1e-9), *TRIM)
 
 
 def _uses(request: Request, budget: Budget) -> Int64:
@@ -180,8 +177,8 @@ def _floors(request: Request, budget: Budget, goal: Float64) -> Int64:
 
 def _levels(
     request: Request, goal: Float64, lo: Int64, uses: Int64, courses: list[Course | None]
-) -> tuple[Int64, Float64]:
-    """(G,) the water levels, bytes/s, and their ages in seconds."""
+) -> tuple[Int64, Float64, Int64]:
+    """(G,) the water levels, bytes/s, their ages in seconds, and what they are expected to let through, bytes/s."""
     aim = np.floor(AIM * goal).astype(np.int64)
     filled = waterfill(aim, request.start, np.ones_like(lo), np.minimum(lo, uses), uses)
     # The level is where those lie that are at no bound of their own; the lowest, since shares differ by a byte.
@@ -198,7 +195,8 @@ def _levels(
     needs_no_raise = (fresh <= held) | (lets_through >= ENOUGH * goal) | (age < RAISE_AFTER)
     keep = (held > 0) & (lets_through <= TOO_MUCH * goal) & needs_no_raise
     level = np.where(keep, held, fresh)
-    return level, np.where(level == held, age, 0.0)
+    through = request.total(np.minimum(np.maximum(request.spread(level), lo), uses)).astype(np.int64)
+    return level, np.where(level == held, age, 0.0), through
 
 
 def within_cap(request: Request, given: Allocation) -> Int64:

@@ -111,7 +111,10 @@ def _grants(request: Request, demand: Int64, borrows: Bool, pool: int, fraction:
 
 
 def _grow(before: Int64, grant: Int64, base: Int64, elapsed: float, options: Options) -> Int64:
-    """(G,) the bonus: down at once, up by a part of the way for each second, small raises not at all."""
+    """(G,) the bonus: down at once, up by a part of the way for each second, small raises not at all.
+
+    A first loan is no small raise, and what is granted to a tracker that nothing is remembered of is given at once.
+    """
     part = 1 - (1 - options.smoothing_alpha) ** (elapsed / NOMINAL_INTERVAL)
     small = options.min_effective_delta * base
     grown = before + np.floor(part * (grant - before)).astype(np.int64)

@@ -29,10 +29,10 @@ def recall(request: Request, memory: Memory | None) -> Memory:
     none = np.zeros(len(request.infohash))
     if memory is None:
         return Memory(request.infohash, request.current, none, none)
-    if _same(memory.infohash, request.infohash):
-        return memory
     if not len(memory.infohash):
         return Memory(request.infohash, none.astype(np.int64), none, none)
+    if _same(memory.infohash, request.infohash):
+        return memory
     order = np.argsort(memory.infohash)
     at = np.searchsorted(memory.infohash, request.infohash, sorter=order).clip(max=len(order) - 1)
     row = order[at]

@@ -36,7 +36,8 @@ def scores(request: Request, options: Options, before: Float64) -> Float64:
 def weights(request: Request, score: Float64, most: int) -> Int64:
     """(N,) weights for the kernel. Beyond the best `most` awake torrents, all of a tracker weigh the same.
 
-    Those share one common limit, and with it one call to the client. Of equals the first by row counts as better.
+    Those that press share one common limit then, to the byte, and with it a call or two to the client. Of equals the
+    first by row counts as better.
 
     Args:
         request: the torrents.

@@ -56,7 +56,8 @@ def split_by_score(request: Request, budget: Budget, before: Memory, options: Op
     most = np.clip(most, lo, budget.hi)
     wanted = np.where(request.pressing, most, np.clip(np.ceil(claim), lo, most).astype(np.int64))
     limit = share(request, budget, weights(request, score, options.max_managed_torrents), lo, [wanted, most, budget.hi])
-    stays = budget.sharing & (before.limit > 0) & (before.limit <= budget.hi) & near(limit, before.limit)
+    bounded = (before.limit >= np.minimum(lo, limit)) & (before.limit <= budget.hi)
+    stays = budget.sharing & (before.limit > 0) & bounded & near(limit, before.limit)
     limit = np.where(
         budget.sharing,
         settle_fully(

@@ -26,6 +26,9 @@ MAX_LIMIT: Final = 2**31 - 2
 MIN_LIMIT: Final = 1
 """Smallest limit in bytes/s that qBittorrent keeps; 0 means unlimited to it."""
 
+STANDING_SHARE: Final = 0.05
+"""The part of a cap that standing limits may take."""
+
 MAX_CAP: Final = 2**42
 """Largest cap in bytes/s; times the largest weight (2^20) it stays within int64."""
 
@@ -251,8 +254,9 @@ def check(name: str, request: Request, answer: Allocation, *, overcommit: float 
 
     The limits of a tracker's awake torrents and of its K highest sleeping ones must add up to no more than its
     effective cap (times `overcommit`) less what is used outside; effective caps must add up to no more than the sum of
-    the base caps (or the link, when that is less), and not be above a cap that is `hard`. In a tracker named in
-    `conflicts` every awake torrent must hold the smallest limit.
+    the base caps (or the link, when that is less), and not be above a cap that is `hard` or may not borrow. No torrent
+    may hold more than its ceiling (I12). In a tracker named in `conflicts` every awake torrent must hold the smallest
+    limit, and the sleeping ones their standing limit.
 
     Args:
         name: the strategy's name, for the message.
@@ -263,37 +267,67 @@ def check(name: str, request: Request, answer: Allocation, *, overcommit: float 
     Raises:
         BadAllocationError: one sentence with the strategy's name and the first fault found.
     """
-    n = len(request.infohash)
-    fault: str | None = None
-    if answer.limit.shape != (n,) or answer.limit.dtype != np.int64:
-        fault = f"limits of shape {answer.limit.shape} and type {answer.limit.dtype} for {n} torrents (want int64)"
-    elif n and (answer.limit.min() < MIN_LIMIT or answer.limit.max() > MAX_LIMIT):
-        fault = (
-            f"limits from {answer.limit.min()} to {answer.limit.max()}, outside of {MIN_LIMIT} to {MAX_LIMIT}: the "
-            "client would take them for unlimited"
-        )
-    elif answer.effective_cap.shape != request.base_cap.shape or answer.standing.shape != request.base_cap.shape:
-        fault = "one effective cap and one standing limit per tracker are needed"
-    else:
-        fault = _broken_cap(request, answer, overcommit)
+    fault = _wrong_columns(request, answer)
+    if fault is None and len(request.infohash):
+        steps = (_wrong_limits, _wrong_caps, _wrong_standing)
+        fault = next(filter(None, (step(request, answer) for step in steps)), None)
+        fault = fault or _broken_cap(request, answer, overcommit)
     if fault:
         raise BadAllocationError(f"strategy {name!r} is refused, nothing was written: it gave {fault}")
 
 
+def _wrong_columns(request: Request, answer: Allocation) -> str | None:
+    torrents, trackers = len(request.infohash), len(request.tracker)
+    for name, length in (("limit", torrents), ("effective_cap", trackers), ("standing", trackers)):
+        column = getattr(answer, name)
+        if not isinstance(column, np.ndarray) or column.shape != (length,) or column.dtype != np.int64:
+            is_ = f"{column.dtype} of shape {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
+            return f"{name} as {is_}; {length} values of int64 are wanted"
+    return None
+
+
+def _wrong_limits(request: Request, answer: Allocation) -> str | None:
+    limit = answer.limit
+    if limit.min() < MIN_LIMIT or limit.max() > MAX_LIMIT:
+        found = f"limits from {limit.min()} to {limit.max()}"
+        return f"{found}, outside of {MIN_LIMIT} to {MAX_LIMIT}: the client would take them for unlimited"
+    for row in np.flatnonzero(limit > request.ceiling):
+        return f"a limit of {limit[row]} B/s to a torrent that may hold {request.ceiling[row]} B/s at most"
+    return None
+
+
+def _wrong_caps(request: Request, answer: Allocation) -> str | None:
+    cap, base = answer.effective_cap, request.base_cap
+    # Before anything is added up: what is out of range may wrap round.
+    if cap.min() < 0 or cap.max() > MAX_CAP:
+        return f"effective caps from {cap.min()} to {cap.max()}, outside of 0 to {MAX_CAP}"
+    for g in np.flatnonzero((request.hard | ~request.may_borrow) & (cap > base)):
+        return f"tracker {request.tracker[g]!r} {cap[g]} B/s, more than its own cap, which it may not exceed"
+    pool = int(base.sum()) if request.link is None else min(request.link, int(base.sum()))
+    if int(cap.sum()) > pool:
+        return f"effective caps that add up to {int(cap.sum())} B/s, more than the {pool} B/s there are"
+    return None
+
+
+def _wrong_standing(request: Request, answer: Allocation) -> str | None:
+    most = np.maximum(request.base_cap * STANDING_SHARE, request.wakeups)
+    for g in np.flatnonzero((answer.standing < MIN_LIMIT) | (answer.standing > most / request.wakeups)):
+        part = f"{STANDING_SHARE:.0%} of its cap for {request.wakeups[g]} torrents"
+        return f"tracker {request.tracker[g]!r} a standing limit of {answer.standing[g]} B/s, outside of 1 to {part}"
+    return None
+
+
 def _broken_cap(request: Request, answer: Allocation, overcommit: float) -> str | None:
-    pool = int(request.base_cap.sum()) if request.link is None else min(request.link, int(request.base_cap.sum()))
-    if int(answer.effective_cap.sum()) > pool:
-        total = int(answer.effective_cap.sum())
-        return f"effective caps that add up to {total} B/s, more than the {pool} B/s there are"
-    for g in np.flatnonzero(request.hard & (answer.effective_cap > request.base_cap)):
-        return f"tracker {request.tracker[g]!r} {answer.effective_cap[g]} B/s, over its hard cap"
     promised = promised_rate(request, answer.limit)
     available = np.floor(answer.effective_cap * overcommit).astype(np.int64) - request.outside
     for g in np.flatnonzero(promised > available):
         tracker = request.tracker[g]
         rows = slice(request.start[g], request.start[g] + request.count[g])
-        squeezed = (answer.limit[rows][request.awake[rows]] <= MIN_LIMIT).all()
-        if tracker not in answer.conflicts or not squeezed:
+        awake = request.awake[rows]
+        at_rest = ~awake & (request.floor[rows] == 0)
+        squeezed = (answer.limit[rows][awake] <= MIN_LIMIT).all()
+        resting = (answer.limit[rows][at_rest] <= answer.standing[g]).all()
+        if tracker not in answer.conflicts or not (squeezed and resting):
             return f"tracker {tracker!r} limits that add up to {promised[g]} B/s, over its cap of {available[g]} B/s"
     return None
 

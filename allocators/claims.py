@@ -3,15 +3,15 @@
 A torrent below its limit shows what it wants: its rate. It is given some headroom above that, so that more demand can
 be seen at all. One that presses on its limit shows only that it wants at least that much.
 
-A torrent presses from 0.85 of its limit on (`qguard.demand`), and 0.85 * 1.25 is above 1: a torrent that was given its
-headroom does not seem to press. With a product below 1, limits would never settle.
+A torrent presses from 0.90 of its limit on (`qguard.demand`), and 0.90 * `TIGHT` is well above 1: a torrent that has
+its headroom does not seem to press, noise included. With a product near 1 or below, limits would never settle.
 """
 
 from typing import Final
 
 import numpy as np
 
-from allocators.base import Float64, Int64, Request
+from allocators.base import Float64, Request
 
 HEADROOM: Final = 1.25
 """Times its rate: what a torrent is given that does not press on its limit."""
@@ -38,36 +38,33 @@ def claims(request: Request, before: Float64) -> Float64:
     return np.where(fits, before, fitting)
 
 
-def taken(request: Request, claim: Float64, given: Int64) -> Float64:
-    """(G,) what each tracker's torrents take up: the limits of those that press, the claims of the others, bytes/s.
+def taken(request: Request, claim: Float64) -> Float64:
+    """(G,) what each tracker's torrents take up: the rates of those that press, the claims of the others, bytes/s.
 
-    What is used outside of our control is included. Not what they use: headroom cannot be used, and a tracker whose cap
-    is handed out to the last byte uses nine tenths of it at best.
+    What is used outside of our control is included. Claims and not rates: headroom cannot be used, and a tracker whose
+    cap is handed out to the last byte uses nine tenths of it at best. Rates and not limits: what is written must not
+    change what is wanted, or the same snapshot would be answered differently the second time.
 
     Args:
         request: the torrents.
         claim: (N,) see `claims`.
-        given: (N,) the limits they have, 0 where there is none, bytes/s.
     """
-    limited = np.where(given > 0, given, request.rate)
-    part = np.where(request.awake, np.where(request.pressing, limited, np.minimum(claim, limited)), request.floor)
+    part = np.where(request.awake, np.where(request.pressing, request.rate, claim), request.floor)
     total: Float64 = request.total(part) + request.outside
     return total
 
 
-def demand(request: Request, claim: Float64, given: Int64) -> Float64:
+def demand(request: Request, claim: Float64) -> Float64:
     """(G,) what each tracker may want, held downloads and what is used outside of our control included, bytes/s.
 
-    A torrent that presses counts with twice its limit: were it taken to want without bounds, no tracker with a busy
+    A torrent that presses counts with twice its rate: were it taken to want without bounds, no tracker with a busy
     torrent would ever lend anything.
 
     Args:
         request: the torrents.
         claim: (N,) see `claims`.
-        given: (N,) the limits they have, 0 where there is none, bytes/s.
     """
-    limited = np.where(given > 0, given, request.rate)
-    most = np.maximum(2 * limited, request.spread(request.base_cap / QUICK_START))
+    most = np.maximum(2 * request.rate, request.spread(request.base_cap / QUICK_START))
     wanted = np.where(request.awake, np.where(request.pressing, most, claim), 0.0)
     wanted = np.minimum(np.maximum(wanted, request.floor), request.ceiling)
     total: Float64 = request.total(wanted) + request.outside

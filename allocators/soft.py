@@ -47,8 +47,8 @@ class Soft:
         claim = claims(request, before.claim)
         cap, loans = lend(
             request,
-            demand(request, claim, before.limit),
-            taken(request, claim, before.limit),
+            demand(request, claim),
+            taken(request, claim),
             resting_cap,
             self._options,
             state.loans,

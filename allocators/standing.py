@@ -10,10 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from allocators.base import MAX_LIMIT, MIN_LIMIT, Int64
+from allocators.base import MAX_LIMIT, MIN_LIMIT, STANDING_SHARE, Int64
 
-SHARE: Final = 0.05
-"""The part of a cap that standing limits may take."""
+SHARE: Final = STANDING_SHARE
 
 DEFAULT_WAKEUPS: Final = 48
 """K before more wake-ups than that were seen in one interval: a Pareto on/off swarm of 3,000 stays below it."""

@@ -33,7 +33,7 @@ class Health(msgspec.Struct, frozen=True):
     """Epoch seconds of the last cycle that went through."""
     last_cycle_duration: float | None
     last_hook_time: float | None
-    """Epoch seconds of the last webhook since the start."""
+    """Epoch seconds of the last webhook, before a restart too."""
     rollout_percentage: int
     update_interval: float
     """Seconds between two cycles at present, stretched or backed off."""
@@ -80,6 +80,7 @@ class PauseReport(msgspec.Struct, frozen=True):
 
     status: str
     scope: str
+    """`*`, a tracker id, or how many torrents."""
     until: float | None = None
     resumed_torrents: int = 0
 
@@ -168,6 +169,11 @@ class HookStats(msgspec.Struct, frozen=True):
     waiting: int
     given_up: int
     """Torrents that the client never had."""
+    cross_seed_forwarded: int
+    """Finished torrents that cross-seed took."""
+    cross_seed_dropped: int
+    """Finished torrents that it did not take, or that found no room."""
+    cross_seed_waiting: int
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -222,7 +228,9 @@ class TrackerStats(msgspec.Struct, frozen=True):
     effective_cap: int | None
     borrowed: int
     in_force: bool
+    """Whether the cap is kept at this moment; every other number is of the last cycle that went through."""
     not_in_force: tuple[str, ...]
+    """Why not, one phrase each."""
     torrents: int
     managed: int
     rate: int

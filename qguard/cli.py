@@ -32,6 +32,9 @@ PIPE_WIDTH: Final = 200
 LATEST: Final = 1e11
 """Epoch seconds; what lies beyond is no time that anybody means."""
 
+LARGEST_ID: Final = 2**53 - 1
+"""Of a row of the ledger; JSON has no larger whole numbers that every program reads alike."""
+
 Show = Callable[[Any, Console], None]
 
 
@@ -159,7 +162,11 @@ def preview(config: Path | None, as_json: bool) -> None:  # noqa: FBT001
 @_yes
 @_reason
 @_tracker
-@click.option("--cycle", type=int, help="Undo this cycle (its number in the ledger) and later ones on its torrents.")
+@click.option(
+    "--cycle",
+    type=_Whole(0, LARGEST_ID),
+    help="Undo this cycle (its number in the ledger) and later ones on its torrents.",
+)
 @click.option("--since", help="Undo everything since: 2h, 3d, 2026-01-31, 2026-01-31T12:00 or epoch seconds.")
 @click.option("--force", is_flag=True, help="Also torrents that somebody else changed after qguard.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be put back.")
@@ -233,7 +240,7 @@ def pause(
     """Write nothing any more until resumed; the present limits stay."""
     if period is not None and until is not None:
         raise click.UsageError("--for and --until both say when it ends; give one of them")
-    end = _end(until) if period is None else time.time() + _seconds(period)
+    end = _end(until) if period is None else time.time() + _period(period)
     answer = commands.ask(
         load_configuration(config),
         ("POST", "/pause", {"tracker": tracker, "until": end, "reason": reason}),
@@ -258,11 +265,11 @@ def resume(
     hashes: tuple[str, ...],
 ) -> None:
     """Take up again what was paused or rolled back."""
-    hashes = tuple(h.strip().lower() for h in hashes)
+    named = hashes or None  # without the option, all
     answer = commands.ask(
         load_configuration(config),
-        ("POST", "/resume", {"tracker": tracker, "foreign": foreign, "hashes": list(hashes), "reason": reason}),
-        lambda service: service.resume(tracker=tracker, who=WHO, reason=reason, foreign=foreign, hashes=hashes),
+        ("POST", "/resume", {"tracker": tracker, "foreign": foreign, "hashes": named, "reason": reason}),
+        lambda service: service.resume(tracker=tracker, who=WHO, reason=reason, foreign=foreign, hashes=named),
     )
     _show(answer, render.pause, as_json=as_json)
 
@@ -305,7 +312,11 @@ def override(
 @_config
 @_json
 @_yes
-@click.option("--originals", required=True, help="as-is, unlimited, or the path of an originals file.")
+@click.option(
+    "--originals",
+    required=True,
+    help="as-is, unlimited, or the path of an originals file (beside a running service: in the ledger's folder).",
+)
 def adopt(config: Path | None, as_json: bool, yes: bool, originals: str) -> None:  # noqa: FBT001
     """Say which limits count as originals, when limits were found that qguard does not know."""
     loaded = load_configuration(config)
@@ -361,10 +372,10 @@ def explain(config: Path | None, as_json: bool, infohash: str) -> None:  # noqa:
 @_json
 @_tracker
 @click.argument("infohash", metavar="[HASH]", default="")
-@click.option("--cycle", type=int, help="Only changes of this cycle.")
+@click.option("--cycle", type=_Whole(0, LARGEST_ID), help="Only changes of this cycle.")
 @click.option(
     "--before",
-    type=int,
+    type=_Whole(0, LARGEST_ID),
     help="The next page, only smaller ids: of changes with HASH, --tracker or --cycle, of actions without.",
 )
 @click.option("--limit", type=_Whole(1, 1000), default=50, help="Rows.", show_default=True)
@@ -498,15 +509,25 @@ def _seconds(text: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
+def _period(text: str) -> float:
+    """A length of time from now that ends at a time that there is."""
+    seconds = _seconds(text)
+    if not 0 < seconds < LATEST - time.time():
+        raise click.UsageError(f"{text!r} is no length of time that ends; write 90s, 30m, 2h or 1d, or leave it out")
+    return seconds
+
+
 def _moment(text: str | None, *, ahead: bool = False) -> float | None:
     """A time: a date, epoch seconds, or some length of time ago (`ahead`: from now)."""
     if text is None:
         return None
-    if re.fullmatch(r"\d+(\.\d+)?[smhd]", text.strip().lower()):
-        return time.time() + (_seconds(text) if ahead else -_seconds(text))
     try:
-        number = re.fullmatch(r"\d+(\.\d+)?", text)
-        moment = float(text) if number else datetime.fromisoformat(text).astimezone().timestamp()
+        if re.fullmatch(r"\d+(\.\d+)?[smhd]", text.strip().lower()):
+            moment = time.time() + (_seconds(text) if ahead else -_seconds(text))
+        elif re.fullmatch(r"\d+(\.\d+)?", text):
+            moment = float(text)
+        else:
+            moment = datetime.fromisoformat(text).astimezone().timestamp()
     except (ValueError, OverflowError):
         moment = LATEST
     if not 0 <= moment < LATEST:

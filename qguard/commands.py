@@ -23,6 +23,9 @@ BAD_CONFIGURATION: Final = 2
 UNREACHABLE: Final = 3
 REFUSED: Final = 4
 
+WRONG_USE: Final = 422
+"""Status of what was asked in a wrong way, and not of what cannot be done."""
+
 TIMEOUT: Final = 120.0
 """Seconds a running service may take: a rollback of thousands of torrents on a slow disk is the longest."""
 
@@ -81,7 +84,9 @@ def ask(
         raise CommandError(str(error), UNREACHABLE) from None
     except ConfigError as error:
         raise CommandError(str(error), BAD_CONFIGURATION) from None
-    except (LedgerError, BadAllocationError, RequestError) as error:
+    except RequestError as error:
+        raise CommandError(str(error), BAD_CONFIGURATION if error.status == WRONG_USE else FAILED) from None
+    except (LedgerError, BadAllocationError) as error:
         raise CommandError(str(error)) from None
     finally:
         lock.release()
@@ -125,4 +130,5 @@ def _ask_running(holder: Holder | None, method: str, path: str, content: Mapping
     words = "; ".join(
         part for part in (fault.get("message", f"status {answer.status_code}"), fault.get("hint")) if part
     )
-    raise CommandError(words, _EXIT.get(fault.get("code", ""), FAILED))
+    other = BAD_CONFIGURATION if answer.status_code == WRONG_USE else FAILED
+    raise CommandError(words, _EXIT.get(fault.get("code", ""), other))

@@ -1,7 +1,9 @@
 """Finished torrents, passed on to cross-seed.
 
 A queue of its own and one worker: nothing here is ever in the way of a hook's answer or of a cycle. Only torrents that
-qBittorrent really has are passed on, with what qBittorrent says of them and not what the hook said.
+qBittorrent really has and that are finished there are passed on, with what qBittorrent says of them and not what the
+hook said, and each once in a while only: a neighbour may send hooks without a key, and every torrent that is passed on
+makes cross-seed search with the owner's accounts.
 
 What waits is also in a small file, so that it survives a restart of qguard. As with the inbox it is not synced to disk
 for every hook: the file outlives a kill, and after a power cut the latest lines may be missing. A torrent that was
@@ -37,6 +39,15 @@ FIRST_PAUSE: Final = 1.0
 
 LONGEST_PAUSE: Final = 30.0
 
+REPEAT_AFTER: Final = 6 * 3600.0
+"""Seconds until a torrent that was passed on may be so again; qBittorrent tells of a finished torrent once."""
+
+REMEMBERED: Final = 10_000
+"""Torrents of which it is remembered that they were passed on."""
+
+CHECKING_STATES: Final = frozenset({"checkingDL", "checkingUP", "checkingResumeData"})
+"""States in which nobody knows yet whether a torrent is finished, as after a restart of the client."""
+
 LISTING_PAUSE: Final = 60.0
 """Seconds between two full listings that look for hashes by which no torrent goes."""
 
@@ -56,6 +67,10 @@ class _DroppedError(Exception):
 
 class _UnknownError(Exception):
     """The client does not have that torrent; one that is finished is surely there."""
+
+
+class _UnfinishedError(Exception):
+    """The client has that torrent and does not have all of it."""
 
 
 class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -147,6 +162,12 @@ class Forwarder:
         self.forwarded = 0
         self.dropped = 0
         self.unknown = 0
+        """Hashes that the client does not have."""
+        self.unfinished = 0
+        """Torrents that the client has not finished."""
+        self.repeated = 0
+        """Torrents that were passed on a short while ago."""
+        self._passed: dict[tuple[str, int], float] = {}  # (hash, added_on) -> when, the latest last
         self._clock = clock
         self._listed_at: float | None = None
         self._why = ""
@@ -209,6 +230,7 @@ class Forwarder:
     def reconfigured(self) -> None:
         """The configuration has changed: earlier failures are over, and nothing waits when it is switched off."""
         self._why = ""
+        self._passed.clear()  # it may be another cross-seed
         if not self._settings().enabled and self._waiting:
             self._waiting.clear()
             self._keep(lambda kept: kept.write(()))
@@ -282,6 +304,8 @@ class Forwarder:
         except _UnknownError:
             # No problem of ours or cross-seed's, and no more than a count: anybody may invent hashes.
             self.unknown += 1
+        except _UnfinishedError:
+            self.unfinished += 1
         except (_AgainError, _DroppedError) as error:
             self._drop(str(error))
         except Exception as error:  # noqa: BLE001 - the worker must outlive a fault of ours
@@ -292,6 +316,8 @@ class Forwarder:
         torrent = await self._look_up(infohash)
         settings = self._settings()
         if torrent is None or not settings.enabled or not settings.url or infohash not in self._waiting:
+            return
+        if not self._may_pass(torrent):
             return
         key = settings.secret_api_key
         try:
@@ -305,6 +331,7 @@ class Forwarder:
             raise _AgainError(f"it cannot be reached ({type(error).__name__}): is cross_seed.url right?") from None
         except httpx.TimeoutException:
             # It has the request and works on it: sent again, it would do the same work twice.
+            self._note_passed(torrent)
             raise _DroppedError(
                 f"no answer in {settings.timeout:g} s: see its log, or raise cross_seed.timeout"
             ) from None
@@ -316,9 +343,29 @@ class Forwarder:
             raise _DroppedError(f"it refused the key ({answer.status_code}): check cross_seed.api_key")
         if not answer.is_success:
             raise _DroppedError(f"it answered {answer.status_code}: check cross_seed.url")
+        self._note_passed(torrent)
         self.forwarded += 1
         self._why = ""
         log.info(f"passed {infohash} on to cross-seed")
+
+    def _may_pass(self, torrent: TorrentDetails) -> bool:
+        """Whether a torrent is finished, and was not passed on a short while ago."""
+        if torrent.state in CHECKING_STATES:
+            raise _AgainError(f"{torrent.hash} is being checked by qBittorrent: send its hook again when that is done")
+        if torrent.progress < 1:
+            raise _UnfinishedError
+        at = self._passed.get((torrent.hash, torrent.added_on))
+        if at is None or self._clock() - at >= REPEAT_AFTER:
+            return True
+        self.repeated += 1
+        return False
+
+    def _note_passed(self, torrent: TorrentDetails) -> None:
+        key = torrent.hash, torrent.added_on
+        self._passed.pop(key, None)
+        self._passed[key] = self._clock()
+        while len(self._passed) > REMEMBERED:
+            del self._passed[next(iter(self._passed))]
 
     async def _look_up(self, infohash: str) -> TorrentDetails | None:
         """What the client says of a torrent, None when it is not wanted any more.

@@ -4,13 +4,17 @@ Preview and cycle both take them, so that a preview cannot differ from the run. 
 reading and (R,) for the rules of the configuration, limits and rates in bytes/s.
 """
 
+import pickle
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
+import structlog
 
-from allocators.base import MAX_LIMIT, Request, check, promised_rate
+from allocators.base import MAX_LIMIT, Allocation, BadAllocationError, Request, check, promised_rate
 from allocators.standing import DEFAULT_WAKEUPS, standing_limit
 from qguard import plan as planning
 from qguard.demand import Demand, DemandState
@@ -35,6 +39,9 @@ LONG_INTERVAL: Final = 60.0
 
 NAMED_HEAT: Final = 2**32
 """Puts torrents that a webhook named before all others that wait for their first standing limit."""
+
+LONGEST_FAULT: Final = 300
+"""Characters of what a strategy said when it broke down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,7 @@ def allocate(reading: Reading, policy: Policy, matched: Matched, estimated: Esti
     """Ask the strategy, and check its answer.
 
     Raises:
-        BadAllocationError: the strategy broke a guarantee; nothing may be written.
+        BadAllocationError: the strategy broke a guarantee, or broke down; nothing may be written.
     """
     takes_part = policy.capped[matched.rule] & policy.manage[matched.rule] & ~matched.own.held
     rows = np.argsort(matched.rule, kind="stable")
@@ -197,8 +204,7 @@ def allocate(reading: Reading, policy: Policy, matched: Matched, estimated: Esti
     request, rules = _request(reading, policy, matched, estimated, rows, _elapsed(reading, state))
     name = policy.settings.global_.allocation_strategy
     before = state.strategy if state.strategy_name == name else None
-    answer, strategy_state = policy.allocator.allocate(request, before)
-    check(name, request, answer, overcommit=policy.overcommit)
+    answer, strategy_state = _ask(name, policy, request, before)
     return Allocated(
         takes_part=takes_part,
         limit=_scatter(len(takes_part), rows, answer.limit, KEEP),
@@ -210,6 +216,55 @@ def allocate(reading: Reading, policy: Policy, matched: Matched, estimated: Esti
         rules=rules,
         strategy_state=strategy_state,
     )
+
+
+def _ask(name: str, policy: Policy, request: Request, state: Any) -> tuple[Allocation, Any]:  # noqa: ANN401 - opaque
+    """The strategy's checked answer, and its new state. It may be anybody's: whatever it does wrong bears its name."""
+    for column in fields(request):
+        if isinstance(values := getattr(request, column.name), np.ndarray):
+            values.flags.writeable = False  # the answer is checked against what was asked
+    before = _print_of(state)
+    try:
+        answer, after = policy.allocator.allocate(request, state)
+    except Exception as error:
+        raise _refused(name, f"it raised {_in_a_line(error)}", error) from error
+    try:
+        check(name, request, answer, overcommit=policy.overcommit)
+    except BadAllocationError:
+        raise
+    except Exception as error:
+        raise _refused(name, f"its answer is no Allocation ({_in_a_line(error)})", error) from error
+    if _print_of(state) != before:
+        raise _refused(name, "it changed its state in place, so that a preview would change what the next cycle does")
+    return answer, after
+
+
+def _print_of(state: Any) -> bytes | None:  # noqa: ANN401
+    """What a state holds, for comparing; None where it cannot be told."""
+    if state is None:
+        return None
+    try:
+        return pickle.dumps(state, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception:  # noqa: BLE001 - anybody's objects: then nobody compares
+        return None
+
+
+def _refused(name: str, fault: str, error: Exception | None = None) -> BadAllocationError:
+    if error is not None:
+        _log_once(name, "".join(traceback.format_exception(error)).rstrip())
+    return BadAllocationError(f"strategy {name!r} is refused, nothing was written: {fault}")
+
+
+def _in_a_line(error: Exception) -> str:
+    """Class and words of an error, and no more of them than a line holds."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return words if len(words) <= LONGEST_FAULT else f"{words[:LONGEST_FAULT]}..."
+
+
+@lru_cache(maxsize=16)
+def _log_once(name: str, trace: str) -> None:
+    """Where a strategy broke down, for whoever wrote it; not again for every cycle and preview."""
+    structlog.get_logger("qguard").error(f"strategy {name!r} broke down:\n{trace}")
 
 
 def plan(reading: Reading, policy: Policy, matched: Matched, estimated: Estimated, allocated: Allocated) -> Planned:

@@ -25,7 +25,7 @@ RATE_TIME: Final = 5.0
 SLEEP_AFTER: Final = 30.0
 """Seconds without upload until a torrent sleeps: two unchoke rounds, so that one without a slot is not put to sleep."""
 
-PRESSES_FROM: Final = 0.85
+PRESSES_FROM: Final = 0.90
 """Part of its limit from which a torrent presses on it; times the headroom of `allocators.claims` this is above 1."""
 
 PRESSES_UNTIL: Final = 0.70

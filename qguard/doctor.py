@@ -83,7 +83,7 @@ def _checks(facts: Facts) -> Iterator[Check]:
         yield from _hooks(facts)
         yield from _speeds(facts, facts.preferences)
     yield from _rules(facts)
-    yield _clock(facts)
+    yield from _clock(facts)
     for topic, words in facts.problems.items():
         if topic not in {"client", "ledger"}:
             yield Check(topic, "wrong", words)
@@ -126,8 +126,9 @@ def _hooks(facts: Facts) -> Iterator[Check]:
         yield Check(
             "last hook",
             "advice",
-            "none came since the service was started; add a torrent, and if that changes nothing run the line by hand "
-            "where qBittorrent runs (is curl there?)",
+            "none has come yet; add a torrent, and if that changes nothing run the line of `qguard hook print` in a "
+            "shell where qBittorrent runs, with the hash of any torrent for the placeholder (%K or %I) and without "
+            "`-s -o /dev/null`: is curl there, and what does it say?",
         )
 
 
@@ -187,15 +188,16 @@ def _rules(facts: Facts) -> Iterator[Check]:
         yield Check("catch-all", "advice", words)
 
 
-def _clock(facts: Facts) -> Check:
-    times = {"the ledger's latest entry": facts.last_action}
+def _clock(facts: Facts) -> Iterator[Check]:
+    times = {} if facts.last_action is None else {"the ledger's latest entry": facts.last_action}
     if facts.decision is not None and len(facts.decision.reading.torrents):
-        times["a torrent's time of adding"] = float(facts.decision.reading.torrents.added_on.max())
-    ahead = [name for name, at in times.items() if at is not None and at > facts.now + CLOCK_TOLERANCE]
+        times["qBittorrent's newest torrent"] = float(facts.decision.reading.torrents.added_on.max())
+    ahead = [name for name, at in times.items() if at > facts.now + CLOCK_TOLERANCE]
     if ahead:
         here = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts.now))
-        return Check("clock", "wrong", f"it is {here} here, and {' and '.join(ahead)} is later: set the clocks right")
-    return Check("clock", "good", "agrees with the ledger and with qBittorrent")
+        yield Check("clock", "wrong", f"it is {here} here, and {' and '.join(ahead)} is later: set the clocks right")
+    elif times:
+        yield Check("clock", "good", f"it is later here than {' and '.join(times)}")
 
 
 def _ago(seconds: float) -> str:

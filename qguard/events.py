@@ -122,4 +122,4 @@ class Events:
 
 def make(number: int, kind: str, data: Any) -> Event:  # noqa: ANN401 - anything msgspec can write
     """An event with its data encoded, secrets hidden."""
-    return Event(number, kind, msgspec.json.encode(redact.strings(msgspec.to_builtins(data))))
+    return Event(number, kind, redact.json(data))

@@ -28,6 +28,10 @@ CONTROL: Final = "hook"
 EVENTS: Final[Mapping[Occasion, str]] = {"added": "add", "finished": "complete"}
 
 _PLACEHOLDER: Final = re.compile(r"%[A-Z]")
+_COMMAND_FOLLOWS: Final = frozenset({"-c", "-e", "-lc", "-ic", "eval"})
+_BREAKS_WORDS: Final = re.compile(r"[\s;&|<>`$(){}]")
+"""What a word of a program has in it that is a command to a shell."""
+
 _API_WITH_TORRENT_ID: Final = (2, 8, 4)
 """Web API of qBittorrent 4.4, the first that knows %K."""
 
@@ -142,9 +146,9 @@ def hook_line(on: Occasion, url: str, *, api: str, key: Path | None) -> str:
     Raises:
         RequestError: the path of that file cannot stand in such a line.
     """
-    # -q: no curlrc of the user. --noproxy: qBittorrent's environment may name a proxy. There is no shell, so the
-    # star is a star.
-    words = ["curl", "-q", "-s", "-m", "2", "-o", "/dev/null", "--noproxy", "*"]
+    # -q: no curlrc of the user. --noproxy: qBittorrent's environment may name a proxy. The star is quoted for a person
+    # who tries the line in a shell; qBittorrent takes the quotes away as a shell does.
+    words = ["curl", "-q", "-s", "-m", "2", "-o", "/dev/null", "--noproxy", '"*"']
     if key is not None:
         if '"' in str(key) or "%" in str(key):
             raise RequestError(
@@ -190,7 +194,8 @@ def split(program: str) -> list[str]:
 def wrapper(program: str, ours: str, path: Path) -> tuple[str, str]:
     """A script that runs ours and somebody else's program, and the line that runs the script.
 
-    The values that qBittorrent fills in reach the script as arguments and are never read as shell words.
+    The values that qBittorrent fills in reach the script as arguments, and each stays in the word of the program that
+    it stood in. What that program makes of its words is its own affair; see `commands_of_values`.
 
     Args:
         program: the line that is there.
@@ -207,6 +212,20 @@ def wrapper(program: str, ours: str, path: Path) -> tuple[str, str]:
         f"exec {other}\n"
     )
     return script, " ".join([f'"{path}"', *(f'"{name}"' for name in used)])
+
+
+def commands_of_values(program: str) -> tuple[str, ...]:
+    """Placeholders that a line puts where its program may read them as a part of a command, as `sh -c "echo %N"` does.
+
+    Names of torrents are chosen by strangers.
+    """
+    words = split(program)
+    risky = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if before in _COMMAND_FOLLOWS or _BREAKS_WORDS.search(word)
+    ]
+    return tuple(dict.fromkeys(name for word in risky for name in _PLACEHOLDER.findall(word)))
 
 
 def _shell_word(word: str, numbers: Mapping[str, int]) -> str:
@@ -362,11 +381,17 @@ def _planned(settings: Settings, there: Preferences, on: Occasion, line: str, ur
         return HookLine(on, "installed", line)
     script, wrapper_line = wrapper(program, line, path)
     _write(path, script, 0o700)
+    note = f"another program runs when a torrent is {on}; paste the script's line, which runs both, into qBittorrent"
+    if risky := commands_of_values(program):
+        note += (
+            f". First see what that program does with {', '.join(risky)}: it may read it as a part of a command, and "
+            "run what the name of a torrent says, as it does already"
+        )
     return HookLine(
         on,
         "occupied",
         line,
-        f"another program runs when a torrent is {on}; paste the line of the script, which runs both, into qBittorrent",
+        note,
         wrapper=str(path),
         wrapper_line=wrapper_line,
     )

@@ -2,7 +2,8 @@
 
 A hook is answered at once and never waits: its torrent is put down here, and the loop is woken. What stands here is
 also in a small file, so that it survives a restart of qguard. It is not synced to disk for every hook: after a power
-cut qBittorrent starts anew too, and the next full listing finds whatever was added.
+cut qBittorrent starts anew too, and the next full listing finds whatever was added. The file never holds more than
+twice what may wait, whatever is sent: hooks may come from anybody nearby.
 """
 
 import contextlib
@@ -15,6 +16,9 @@ import msgspec
 
 MOST: Final = 10_000
 """Torrents that may wait; a burst of adds is hundreds."""
+
+LINES_PER_TORRENT: Final = 2
+"""Times `MOST` lines at which the file is written anew."""
 
 GIVE_UP_AFTER: Final = 120.0
 """Seconds after which a torrent that the client does not know is dropped: it was deleted again, or never added."""
@@ -53,7 +57,10 @@ class Inbox:
         self.refused = 0
         self.given_up = 0
         self.last_at: float | None = None
-        for infohash in _read(path):
+        left = list(dict.fromkeys(reversed(_read(path))))[:MOST]  # of too many, the newest
+        # In the file. It may be long, or end with half a line: then the first note writes it anew.
+        self._lines = LINES_PER_TORRENT * MOST if left else 0
+        for infohash in reversed(left):
             self._waiting[infohash] = _Waiting(clock(), clock())
 
     def __len__(self) -> int:
@@ -77,7 +84,7 @@ class Inbox:
             self.refused += 1
             raise InboxFullError(f"{MOST} torrents wait already")
         try:
-            _append(self._path, infohash)
+            self._note(infohash)
         except OSError as error:
             self.refused += 1
             raise InboxFullError(f"{self._path} cannot be written ({error.strerror})") from None
@@ -131,28 +138,83 @@ class Inbox:
             if name in self._waiting:
                 self._waiting[name].tries = TRIES_BEFORE_DOUBT - 1
 
+    def _note(self, infohash: str) -> None:
+        """One more line, or a new file where lines of torrents that wait no more are most of it. Raises OSError."""
+        if self._lines >= LINES_PER_TORRENT * MOST:
+            _rewrite(self._path, [*self._waiting, infohash])
+            self._lines = len(self._waiting) + 1
+        else:
+            _append(self._path, [infohash])
+            self._lines += 1
+
     def _forget_when_empty(self) -> None:
         if not self._waiting:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
+                self._lines = 0
 
 
-def _append(path: Path, infohash: str) -> None:
+class Latest:
+    """When the last hook came, over restarts: the time of a small file.
+
+    A burst of hooks writes it once. What comes within `EVERY` seconds after that is noted at the end, or by a later
+    hook; a kill loses no more than that.
+
+    Args:
+        path: of the file.
+        clock: epoch seconds.
+    """
+
+    EVERY: Final = 60.0
+    """Seconds between two writes."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self.at: float | None = None
+        """Epoch seconds; None where none is known to have come."""
+        with contextlib.suppress(OSError):
+            self.at = path.stat().st_mtime
+        self._kept = self.at
+
+    def note(self) -> None:
+        """A hook came now."""
+        self.at = self._clock()
+        if self._kept is None or abs(self.at - self._kept) >= self.EVERY:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write what is not written yet. It is for people: where it cannot be written, nothing else suffers."""
+        if self.at is None or self.at == self._kept:
+            return
+        self._kept = self.at
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
+            os.utime(self._path, (self.at, self.at))
+
+
+def _rewrite(path: Path, names: Iterable[str]) -> None:
+    """A file with just these in the place of the old one."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    _append(fresh, names)
+    fresh.replace(path)
+
+
+def _append(path: Path, names: Iterable[str]) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        os.write(handle, msgspec.json.encode(_Line(infohash)) + b"\n")
-    finally:
-        os.close(handle)
+    with os.fdopen(handle, "wb") as file:
+        file.write(b"".join(msgspec.json.encode(_Line(name)) + b"\n" for name in names))
 
 
 def _read(path: Path) -> list[str]:
-    """What a former process left; a torn last line is not a torrent."""
+    """What a former process left, in order; a torn last line is not a torrent."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
         return []
     names = []
-    for line in lines[:MOST]:
+    for line in lines:
         with contextlib.suppress(msgspec.DecodeError):
             names.append(msgspec.json.decode(line, type=_Line).hash)
     return names

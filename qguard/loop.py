@@ -28,7 +28,7 @@ from qguard.cross_seed import Forwarder
 from qguard.cycle import Memory, World, run
 from qguard.decision import Decision
 from qguard.events import Events
-from qguard.inbox import Inbox
+from qguard.inbox import Inbox, Latest
 from qguard.ledger import Key, Ledger, LedgerError
 from qguard.log import redact
 from qguard.observe import pause_between
@@ -53,6 +53,9 @@ PRUNE_EVERY: Final = 86400.0
 
 HOOK_DEBOUNCE: Final = 0.05
 """Seconds between the first hook of a burst and the look at what it named; far below the second that is promised."""
+
+FAILURES: Final = ("client", "ledger", "strategy", "internal")
+"""Topics of problems that end a turn of the loop; over with the next one that goes through."""
 
 ClientFactory = Callable[[Settings], TorrentClient]
 
@@ -98,7 +101,9 @@ class Loop:
             lambda: self._client,
             path=ledger.path.with_name(f"{ledger.path.stem}.cross-seed"),
         )
-        self.last_hook: float | None = None
+        self.hooked = Latest(ledger.path.with_name(f"{ledger.path.stem}.last-hook"), clock=wall_clock)
+        self.door_keys: tuple[str, ...] = ()
+        """What opens our doors at present, wherever it is from; no reload lets it show."""
         self._serving = False
         self._cycle_wanted = True
         self._unsure = False  # what is remembered may no longer be what the client has: list everything next time
@@ -189,7 +194,7 @@ class Loop:
             InboxFullError: it cannot be kept.
         """
         name = torrent_id(infohash)
-        self.last_hook = self._wall_clock()
+        self.hooked.note()
         if event == "delete":
             return  # nothing to look at; a torrent that waits is given up by itself
         if event == "complete":
@@ -309,7 +314,7 @@ class Loop:
                 self._tell(decision, done)
                 await self._tidy(decision)
             self.events.publish("cycle", done)
-            self.events.publish("trackers", overview.tracker_stats(decision))
+            self.events.publish("trackers", overview.tracker_stats(decision, self.doubts()))
             self._tell_health()
             return done
 
@@ -317,7 +322,8 @@ class Loop:
         version = await client.version()
         if client is not self._client:
             return
-        self._version = f"qBittorrent {version.app} (Web API {version.api})"
+        kind = "a simulated qBittorrent" if self.settings.qbittorrent.is_embedded else "qBittorrent"
+        self._version = f"{kind} {version.app} (Web API {version.api})"
         self._refresh = version.refresh_interval
         self._log.info(f"connected to {self._version}")
 
@@ -340,16 +346,16 @@ class Loop:
         if self._failures and "client" in self.problems:
             self._log.info("qBittorrent answers again")
         self._failures = 0
-        for topic in ("client", "ledger", "strategy", "internal"):
+        for topic in FAILURES:
             self.problems.pop(topic, None)
-        self._note("writing", decision.policy.observe_only and f"observing only: {decision.policy.observe_only}")
+        self.note("writing", decision.policy.observe_only and f"observing only: {decision.policy.observe_only}")
         conflicts = "; ".join(f"{tracker}: {words}" for tracker, words in decision.allocated.conflicts.items())
-        self._note("caps", conflicts)
+        self.note("caps", conflicts)
         alerts = [r.id for r in self.settings.trackers if r.on_foreign_change == "alert"]
         foreign = decision.matched.own.foreign & np.isin(
             decision.matched.rule, [n for n, tracker in enumerate(decision.policy.ids) if tracker in alerts]
         )
-        self._note(
+        self.note(
             "foreign changes",
             f"{int(foreign.sum())} torrents were changed by somebody else and are left alone" if foreign.any() else "",
         )
@@ -369,8 +375,8 @@ class Loop:
                 ms=round(done.duration_seconds * 1000),
             )
 
-    def _note(self, topic: str, words: str) -> None:
-        """Keep a problem for /health, and log it when it is new or over."""
+    def note(self, topic: str, words: str) -> None:
+        """Keep a problem for /health, and log it when it is new or (with no words) over."""
         if words and self.problems.get(topic) != words:
             self._log.warning(words)
             self.problems[topic] = words
@@ -393,10 +399,27 @@ class Loop:
             self._pruned_at = self._clock()
             await self.ledger.prune(self.settings.rollback.keep_days, self.settings.rollback.max_rows)
 
+    def _idle(self) -> float:
+        """Seconds since the last turn of the loop, 0.0 while that is no reason to worry."""
+        idle = self._clock() - self._turned
+        return idle if idle > max(STALE_AFTER * self.interval(), STALE_SECONDS) else 0.0
+
+    def doubts(self) -> dict[str, str]:
+        """Tracker id -> why its cap is not kept at present, whatever the last decision says of it."""
+        topics = [topic for topic in FAILURES if topic in self.problems] + (["loop"] if self._idle() else [])
+        if topics:
+            words = f"no cycle goes through: see {', '.join(topics)} in /health"
+            return {rule.id: words for rule in self.settings.trackers}
+        now = self._wall_clock()
+        return {
+            rule.id: "paused"
+            for rule in self.settings.trackers
+            if policy.pause_reason(self.ledger.controls, rule.id, now)
+        }
+
     def health(self) -> Health:
         """How the service is; cheap."""
-        idle = self._clock() - self._turned
-        stale = idle > max(STALE_AFTER * self.interval(), STALE_SECONDS)
+        stale = idle = self._idle()
         last = self.last
         problems = dict(self.problems)
         if self.forwarder.problem:
@@ -418,7 +441,7 @@ class Loop:
             client=self._version,
             last_cycle_time=last.report.timestamp if last else None,
             last_cycle_duration=last.report.duration_seconds if last else None,
-            last_hook_time=self.last_hook,
+            last_hook_time=self.hooked.at,
             rollout_percentage=policy.percentage(self.settings, self.ledger.controls, EVERYWHERE),
             update_interval=round(self.interval(), 2),
             dry_run=self.settings.global_.dry_run,
@@ -434,15 +457,17 @@ class Loop:
         )
 
 
-def torrent_id(infohash: str) -> str:
+def torrent_id(infohash: str, hint: str = "send %K, or %I before qBittorrent 4.4, as hash") -> str:
     """The name by which qBittorrent goes: a v2 hash is cut to 40 digits.
+
+    Args:
+        infohash: in either case.
+        hint: what to do where it is none.
 
     Raises:
         RequestError: neither a v1 nor a v2 info-hash.
     """
     name = infohash.strip().lower()
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name):
-        raise RequestError(
-            "bad_hash", "the hash is not an info-hash", "send %K, or %I before qBittorrent 4.4, as hash", 422
-        )
+        raise RequestError("bad_hash", "the hash is not an info-hash", hint, 422)
     return name[:40]

@@ -3,8 +3,8 @@
 `METRICS` is the whole list; docs/api.md has the same list for people, and a test holds them together.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from qguard.answers import Health
+from qguard.cross_seed import Forwarder
 from qguard.decision import Decision
 from qguard.inbox import Inbox
 from qguard.overview import Totals, tracker_stats
@@ -55,6 +56,9 @@ METRICS: Final = (
     Kind("qguard_hooks_refused", CounterMetricFamily, "Webhooks that could not be kept."),
     Kind("qguard_hooks_waiting", GaugeMetricFamily, "Torrents that webhooks named and no cycle has seen yet."),
     Kind("qguard_hooks_given_up", CounterMetricFamily, "Torrents that webhooks named and the client never had."),
+    Kind("qguard_cross_seed_forwarded", CounterMetricFamily, "Finished torrents that cross-seed took."),
+    Kind("qguard_cross_seed_dropped", CounterMetricFamily, "Finished torrents that cross-seed did not take."),
+    Kind("qguard_cross_seed_waiting", GaugeMetricFamily, "Finished torrents that are still to be passed on."),
     Kind("qguard_unstaged_torrents", GaugeMetricFamily, "Torrents that wait for their first standing limit."),
     _tracker("configured_cap_bytes_per_second", "Cap of the configuration; absent for no cap."),
     _tracker("cap_bytes_per_second", "Cap that holds, an override included; absent for no cap."),
@@ -64,7 +68,7 @@ METRICS: Final = (
     _tracker("outside_bytes_per_second", "Taken off the cap for torrents that qguard may not change."),
     _tracker("limits_bytes_per_second", "What the managed limits add up to: awake ones and the K highest sleepers."),
     _tracker("standing_limit_bytes_per_second", "What a sleeping torrent holds; 0 for none."),
-    _tracker("cap_in_force", "1 while qguard keeps the cap."),
+    _tracker("cap_in_force", "1 while qguard keeps the cap; 0 too while no cycle goes through."),
     _tracker("overridden", "1 while an override holds."),
     _tracker("torrents", "Torrents of the tracker."),
     _tracker("awake_torrents", "Torrents that upload at present."),
@@ -80,7 +84,10 @@ class State(Collector):
     health: Health
     totals: Totals
     inbox: Inbox
+    forwarder: Forwarder
     last: tuple[Decision, CycleReport] | None
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    """Tracker id -> why its cap is not kept any more since the last decision."""
 
     def collect(self) -> Iterator[Metric]:
         """Every metric that has a value at present."""
@@ -112,6 +119,9 @@ class State(Collector):
             "hooks_refused": inbox.refused,
             "hooks_waiting": len(inbox),
             "hooks_given_up": inbox.given_up,
+            "cross_seed_forwarded": self.forwarder.forwarded,
+            "cross_seed_dropped": self.forwarder.dropped,
+            "cross_seed_waiting": len(self.forwarder),
             "unstaged_torrents": health.unstaged,
         }
         for name, value in single.items():
@@ -124,11 +134,13 @@ class State(Collector):
             decision, _ = self.last
             yield "qguard_observe_only", [((), bool(decision.policy.observe_only))]
             yield "qguard_torrents", [((), len(decision.reading.torrents))]
-            yield from _per_tracker(decision)
+            yield from _per_tracker(decision, self.doubts)
 
 
-def _per_tracker(decision: Decision) -> Iterable[tuple[str, list[tuple[tuple[str, ...], Any]]]]:
-    rows = tracker_stats(decision)
+def _per_tracker(
+    decision: Decision, doubts: Mapping[str, str]
+) -> Iterable[tuple[str, list[tuple[tuple[str, ...], Any]]]]:
+    rows = tracker_stats(decision, doubts)
     columns: dict[str, list[Any]] = {
         "configured_cap_bytes_per_second": [row.configured_cap for row in rows.values()],
         "cap_bytes_per_second": [row.cap for row in rows.values()],

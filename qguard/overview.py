@@ -5,6 +5,7 @@ Rates, caps and limits are bytes/s, except where a key ends in `_mbps`: those ar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from qguard.answers import (
     Stats,
     TrackerStats,
 )
+from qguard.cross_seed import Forwarder
 from qguard.decision import Decision
 from qguard.inbox import Inbox
 from qguard.ledger import Claim, Key
@@ -27,7 +29,7 @@ from qguard.snapshot import UNLIMITED
 from qguard.summary import mbps
 
 SCORES: Final = {"high": 0.8, "medium": 0.5, "low": 0.2}
-"""Lower bounds: which part of its limit a torrent uses."""
+"""Lower bounds of a score, or of the part of its limit that a torrent uses."""
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ def stats(
     totals: Totals,
     last: tuple[Decision, CycleReport] | None,
     inbox: Inbox,
+    forwarder: Forwarder,
     *,
     rollout_percentage: int,
     strategy: str,
@@ -78,6 +81,7 @@ def stats(
         totals: since the start.
         last: the last cycle that went through; without one, everything about torrents is 0.
         inbox: of the hooks.
+        forwarder: of finished torrents.
         rollout_percentage: in force.
         strategy: in force.
         dry_run: as configured.
@@ -107,20 +111,30 @@ def stats(
         estimated_memory_mb=round(memory_mb, 1),
         strategy=strategy,
         dry_run=dry_run,
-        hooks=HookStats(inbox.accepted, inbox.refused, len(inbox), inbox.given_up),
+        hooks=HookStats(
+            inbox.accepted,
+            inbox.refused,
+            len(inbox),
+            inbox.given_up,
+            cross_seed_forwarded=forwarder.forwarded,
+            cross_seed_dropped=forwarder.dropped,
+            cross_seed_waiting=len(forwarder),
+        ),
     )
 
 
 def scores(decision: Decision) -> ScoreDistribution:
-    """How many managed torrents use how much of their limits."""
+    """How many managed torrents have which score; without scores, how many use how much of their limits."""
     managed = decision.planned.managed & (decision.planned.wanted > 0)
-    used = decision.estimated.demand.rate[managed] / decision.planned.wanted[managed]
-    at_least = {name: int((used >= bound).sum()) for name, bound in SCORES.items()}
+    given = report.scores(decision)
+    score = decision.estimated.demand.rate / np.maximum(decision.planned.wanted, 1) if given is None else given
+    score = score[managed]
+    at_least = {name: int((score >= bound).sum()) for name, bound in SCORES.items()}
     return ScoreDistribution(
         high=at_least["high"],
         medium=at_least["medium"] - at_least["high"],
         low=at_least["low"] - at_least["medium"],
-        ignored=len(used) - at_least["low"],
+        ignored=len(score) - at_least["low"],
     )
 
 
@@ -140,12 +154,19 @@ def matching(decision: Decision) -> CacheStats:
     )
 
 
-def tracker_stats(decision: Decision) -> dict[str, TrackerStats]:
-    """Every tracker in numbers, in file order."""
+def tracker_stats(decision: Decision, doubts: Mapping[str, str] = MappingProxyType({})) -> dict[str, TrackerStats]:
+    """Every tracker in numbers, in file order.
+
+    Args:
+        decision: the last one.
+        doubts: tracker id -> why its cap is not kept any more since then.
+    """
     caps = report.caps_of(decision)
     found = {}
-    for rule, row in zip(decision.policy.settings.trackers, report.trackers(decision), strict=True):
+    for r, (rule, row) in enumerate(zip(decision.policy.settings.trackers, report.trackers(decision), strict=True)):
         cap = caps[rule.id]
+        doubt = doubts.get(rule.id, "") if decision.policy.capped[r] else ""
+        reasons = (doubt, *row.not_in_force) if doubt and doubt not in row.not_in_force else row.not_in_force
         found[rule.id] = TrackerStats(
             name=row.name,
             configured_limit_mbps=mbps(row.configured_cap),
@@ -160,8 +181,8 @@ def tracker_stats(decision: Decision) -> dict[str, TrackerStats]:
             cap=row.cap,
             effective_cap=cap.effective_cap,
             borrowed=cap.borrowed,
-            in_force=row.in_force,
-            not_in_force=row.not_in_force,
+            in_force=row.in_force and not doubt,
+            not_in_force=reasons,
             torrents=row.torrents,
             managed=row.managed,
             rate=row.rate,

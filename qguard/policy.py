@@ -2,12 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from allocators.base import MAX_LIMIT, Allocator, Options, load_strategy, overcommit_of
-from qguard.config import Settings
+from allocators.base import (
+    MAX_LIMIT,
+    Allocator,
+    Options,
+    UnknownStrategyError,
+    load_strategy,
+    overcommit_of,
+)
+from qguard.config import ConfigError, Problem, Settings
 from qguard.ledger import Control
 from qguard.snapshot import Bool, Int64
 from qguard.trackers import Matcher
@@ -99,8 +107,32 @@ def make(
 
 
 def make_allocator(settings: Settings) -> Allocator:
-    """The configured strategy with its options."""
-    return load_strategy(settings.global_.allocation_strategy, strategy_options(settings))
+    """The configured strategy with its options.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    name, options = settings.global_.allocation_strategy, strategy_options(settings)
+    try:
+        made = load_strategy(name, options)
+        overcommit_of(made, options)
+    except UnknownStrategyError:
+        raise
+    except Exception as error:  # whatever somebody else's code raises
+        raise ConfigError(
+            [
+                Problem(
+                    file=Path("configuration"),
+                    line=None,
+                    column=None,
+                    key="global.allocation_strategy",
+                    value=name,
+                    message=f"this strategy cannot be made ({type(error).__name__}: {error})",
+                    remedy="choose another one, or repair its distribution",
+                )
+            ]
+        ) from error
+    return made
 
 
 def strategy_options(settings: Settings) -> Options:

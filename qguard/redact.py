@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote, quote_plus
 
+import msgspec
+
 HIDDEN: Final = "***"
 
 _URL: Final = re.compile(
@@ -20,6 +22,11 @@ _PASSKEY: Final = re.compile(
     r"\b(passkey|authkey|torrent_pass|auth|pid|uk|key|apikey|api_key|token|password|secret)=[^\s&\"'<>|]+",
     re.IGNORECASE,
 )
+
+_MARKS: Final = ("magnet:", "%3", "://", "=")
+"""What every text has in it that one of the patterns above would change."""
+
+_INFOHASH: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 MIN_SECRET: Final = 4
 """Characters below which a value is too short to be hidden wherever it occurs: it would hide half of the text."""
@@ -33,7 +40,26 @@ class Redactor:
         forms = {form for secret in long_enough for form in _forms(secret)}
         longest_first = sorted(forms, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+        self._forms = frozenset(forms)
+        self._found_by = (*longest_first, *_MARKS)
+        self._found_in_json_by = tuple(map(_encoded, self._found_by))
         self._own = tuple(url.rstrip("/") for url in own_urls)
+
+    def may_change_json(self, encoded: bytes) -> bool:
+        """Whether something in a JSON text may have to be hidden; a no is certain, and comes at once."""
+        return any(part in encoded for part in self._found_in_json_by)
+
+    def value(self, text: str) -> str:
+        """The value of a field with every secret hidden.
+
+        An info-hash is hidden where it is a secret, and not where a short one happens to be part of it: it would name
+        no torrent any more.
+        """
+        if not any(part in text for part in self._found_by):
+            return text
+        if _INFOHASH.fullmatch(text):
+            return HIDDEN if text in self._forms else text
+        return self(text)
 
     def __call__(self, text: str) -> str:
         """`text` with every secret hidden."""
@@ -52,6 +78,14 @@ class Redactor:
         if any(url == own or url.startswith((own + "/", own + "?")) for own in self._own):
             return url
         return match[1] + match[2] + (f"/{HIDDEN}" if match[3] and match[3] != "/" else match[3] or "")
+
+
+def _encoded(text: str) -> bytes:
+    """A part of a text as it stands in JSON. Escaping goes character by character, so that a part stays a part."""
+    try:
+        return msgspec.json.encode(text)[1:-1]
+    except UnicodeEncodeError:  # half a character, which no JSON holds
+        return b"\xff"
 
 
 def _forms(secret: str) -> tuple[str, ...]:

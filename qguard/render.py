@@ -31,7 +31,12 @@ def limit(value: int | None) -> str:
 
 def moment(epoch: float | None) -> str:
     """A time of day and date, local."""
-    return "never" if epoch is None else datetime.fromtimestamp(epoch).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if epoch is None:
+        return "never"
+    try:
+        return datetime.fromtimestamp(epoch).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # of an older ledger, or of a clock gone wild
+        return f"{epoch:.0f} s after 1970"
 
 
 def preview(answer: Answer, console: Console) -> None:
@@ -174,6 +179,9 @@ def explain(answer: Answer, console: Console) -> None:
         "announce": ", ".join(answer["announce_hosts"]) or "none",
         "state": state + (", still downloading" if answer["downloading"] else ""),
         "cap": f"{cap}, shared by {answer['shared_by']} awake torrents",
+        "wants": _wants(answer),
+        "score": "" if answer["score"] is None else f"{answer['score']:.2f}",
+        "level": "" if answer["level"] is None else f"{rate(answer['level'])}, the most that any torrent here gets",
         "standing": f"{limit(answer['standing_limit'])}, room for {answer['wakeups']} wake-ups at once",
         "rollout": f"bucket {answer['rollout_bucket']} of 100, {answer['rollout_percentage']} % are in: "
         + ("in" if answer["in_rollout"] else "not in"),
@@ -191,6 +199,13 @@ def explain(answer: Answer, console: Console) -> None:
         if words:
             table.add_row(name, words)
     console.print(table)
+
+
+def _wants(answer: Answer) -> str:
+    """What a torrent is taken to want, where the strategy looks at that."""
+    if answer["pressing"]:
+        return "any amount: it presses on its limit, or has just woken"
+    return "" if answer["claim"] is None else f"{rate(answer['claim'])} at most, as far as its rate tells"
 
 
 def ledger(answer: Answer, console: Console) -> None:

@@ -9,6 +9,10 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from allocators.adaptive import AdaptiveState
+from allocators.base import MAX_LIMIT
+from allocators.memory import Memory, recall
+from allocators.soft import SoftState
 from qguard.cycle import Verdict
 from qguard.decision import Decision
 from qguard.ledger import Claim
@@ -159,8 +163,21 @@ class Explanation(msgspec.Struct, frozen=True):
     override: OverrideReport | None
     """Where the cap is not that of the configuration for a while."""
     effective_cap: int | None
+    borrowed: int
+    """What the effective cap is above the cap."""
     shared_by: int
     """Awake torrents of the tracker."""
+    strategy: str
+    pressing: bool
+    """Whether it uploads nearly all that its limit lets through, or woke too lately to tell: it may want any amount."""
+    claim: int | None
+    """What it is taken to want while it does not press: its rate and some headroom. None where it presses or sleeps, or
+    the strategy does not look."""
+    score: float | None
+    """How much it weighs within its tracker, 0 to 1; None where the strategy does not weigh."""
+    level: int | None
+    """The most that any torrent of the tracker gets at present; None where the strategy has no such level, or nobody
+    needs to be held."""
     standing_limit: int
     wakeups: int
     rollout_bucket: int
@@ -352,7 +369,13 @@ def explain(decision: Decision, row: int, claim: Claim | None) -> Explanation:
         cap=_none(int(policy.cap[r]), NO_CAP),
         override=override(policy, r),
         effective_cap=_none(int(decision.allocated.effective_cap[r]), NO_CAP),
+        borrowed=caps_of(decision)[policy.ids[r]].borrowed,
         shared_by=int((decision.estimated.demand.awake & same & decision.allocated.takes_part).sum()),
+        strategy=policy.settings.global_.allocation_strategy,
+        pressing=bool(decision.estimated.demand.pressing[row]),
+        claim=_claim(decision, row),
+        score=_score(decision, row),
+        level=_level(decision, policy.ids[r]),
         standing_limit=int(decision.allocated.standing[r]),
         wakeups=int(decision.estimated.wakeups[r]),
         rollout_bucket=int(matched.bucket[row]),
@@ -367,6 +390,48 @@ def explain(decision: Decision, row: int, claim: Claim | None) -> Explanation:
         last_cycle=claim.last_action if claim else None,
         conflict=decision.allocated.conflicts.get(policy.ids[r], ""),
     )
+
+
+def remembered(decision: Decision) -> Memory | None:
+    """What the strategy noted about the torrents it was asked about, in that order; None where it notes nothing.
+
+    Strategies are found out by their states: one from elsewhere that returns one of these counts like ours.
+    """
+    match decision.allocated.strategy_state:
+        case Memory() as memory:
+            return recall(decision.allocated.request, memory)
+        case SoftState(torrents=Memory() as memory) | AdaptiveState(torrents=Memory() as memory):
+            return recall(decision.allocated.request, memory)
+    return None
+
+
+def scores(decision: Decision) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
+    """(N,) how much each torrent of the reading weighs, 0 to 1, NaN where it takes no part; None without weighing."""
+    memory = remembered(decision)
+    if memory is None or isinstance(decision.allocated.strategy_state, AdaptiveState):
+        return None
+    column = np.full(len(decision.matched.rule), np.nan)
+    column[decision.allocated.rows] = memory.score
+    return column
+
+
+def _score(decision: Decision, row: int) -> float | None:
+    column = scores(decision)
+    return None if column is None or np.isnan(column[row]) else round(float(column[row]), 3)
+
+
+def _claim(decision: Decision, row: int) -> int | None:
+    memory, demand = remembered(decision), decision.estimated.demand
+    at = np.flatnonzero(decision.allocated.rows == row)
+    if memory is None or not len(at) or not demand.awake[row] or demand.pressing[row]:
+        return None
+    return int(np.ceil(memory.claim[at[0]]))
+
+
+def _level(decision: Decision, tracker: str) -> int | None:
+    state = decision.allocated.strategy_state
+    course = state.courses.get(tracker) if isinstance(state, AdaptiveState) else None
+    return None if course is None else _none(course.level, MAX_LIMIT)
 
 
 def _why(decision: Decision, row: int) -> str:

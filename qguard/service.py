@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from allocators.base import BadAllocationError
 from qguard import hooks, metrics, overview, policy, questions, report, wiring
 from qguard.answers import (
     AdoptReport,
@@ -50,7 +51,7 @@ from qguard.decision import Decision
 from qguard.doctor import DoctorReport, Facts, examine
 from qguard.ledger import Hold, Key, LedgerError, PrunedError, read_originals_file
 from qguard.log import redact
-from qguard.loop import Loop
+from qguard.loop import Loop, torrent_id
 from qguard.policy import EVERYWHERE, NO_CAP
 from qguard.previews import Basis
 from qguard.qbittorrent.errors import ClientError, UnreachableError
@@ -136,6 +137,7 @@ class Service(Loop):
 
     async def close(self) -> None:
         """Let go of client and ledger."""
+        self.hooked.keep()
         await self.forwarder.close()
         await self.previews.close()
         await asyncio.gather(*self._retired, return_exceptions=True)
@@ -159,44 +161,82 @@ class Service(Loop):
     async def pause(self, *, tracker: str | None, until: float | None, who: str, reason: str) -> PauseReport:
         """Write nothing any more, for one tracker or for all, until resumed (or until then)."""
         scope = EVERYWHERE if tracker is None else self._know(tracker)
+        self._ahead(until)
         async with self._changing():
             await self.ledger.record(
                 "pause", (), who=who, reason=_because(scope, reason), controls={("pause", scope): {"until": until}}
             )
         self._log.info(f"paused {scope} by {who}")
         self._tell_health()
+        self.wake()  # what is told of trackers follows
         return PauseReport("paused", scope, until)
 
     async def resume(
-        self, *, tracker: str | None, who: str, reason: str, foreign: bool = False, hashes: tuple[str, ...] = ()
+        self,
+        *,
+        tracker: str | None,
+        who: str,
+        reason: str,
+        foreign: bool = False,
+        hashes: Collection[str] | None = None,
     ) -> PauseReport:
-        """Take up again what was paused or rolled back; with `foreign`, also what was yielded to somebody else."""
+        """Take up again what was paused or rolled back; with `foreign`, also what was yielded to somebody else.
+
+        Args:
+            tracker: its id; None for all.
+            who: decided it.
+            reason: in words.
+            foreign: see above.
+            hashes: just these torrents, however they came to be left alone; None for all. None at all is an error: it
+                does not mean everything.
+        """
         scope = EVERYWHERE if tracker is None else self._know(tracker)
+        named = None if hashes is None else self._claimed(hashes)
         async with self._changing():
             scopes = [s for name, s in self.ledger.controls if name == "pause" and scope in {EVERYWHERE, s}]
-            kinds = {"rollback", "foreign"} if foreign or hashes else {"rollback"}
+            kinds = {"rollback", "foreign"} if foreign or named is not None else {"rollback"}
             keys = [
                 key
                 for key, claim in self.ledger.claims.items()
-                if claim.hold in kinds and scope in {EVERYWHERE, claim.tracker} and (not hashes or key[0] in hashes)
+                if claim.hold in kinds and scope in {EVERYWHERE, claim.tracker} and (named is None or key[0] in named)
             ]
             # What they have now counts as ours from here on: otherwise it would be somebody else's again at once.
             theirs = [key for key in keys if self.ledger.claims[key].hold == "foreign"]
             there = await read_limits(self._client, [infohash for infohash, _ in theirs]) if theirs else {}
             taken = {key: there[key[0]] for key in theirs if there.get(key[0], GONE) != GONE}
             self._unsure = True
+            what = scope if named is None else _torrents(len(named), tracker)
             await self.ledger.settle((), reset=taken)
             await self.ledger.record(
                 "resume",
                 (),
                 who=who,
-                reason=_because(f"{len(hashes)} torrents" if hashes else scope, reason),
+                reason=_because(what, reason),
                 holds=dict.fromkeys(keys, Hold("")),
-                controls={} if hashes else {("pause", paused): None for paused in scopes},
+                controls={} if named is not None else {("pause", paused): None for paused in scopes},
             )
-        self._log.info(f"resumed {scope} by {who}" + (f": {reason}" if reason else ""), torrents=len(keys))
+        self._log.info(f"resumed {what} by {who}" + (f": {reason!r}" if reason else ""), torrents=len(keys))
         self.wake()
-        return PauseReport("resumed", scope, None, len(keys))
+        return PauseReport("resumed", what, None, len(keys))
+
+    def _claimed(self, hashes: Collection[str]) -> frozenset[str]:
+        """Torrents by name, all of which the ledger knows: what it does not know is not left alone either."""
+        hint = "give the 40 digits that qBittorrent shows as its hash, or leave `hashes` out for all torrents"
+        if not hashes:
+            raise RequestError("nothing_named", "no torrent is named", hint, 422)
+        named = frozenset(torrent_id(name, hint) for name in hashes)
+        unknown = sorted(named - {infohash for infohash, _ in self.ledger.claims})
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise RequestError(
+                "unknown_torrent", f"qguard has never changed torrent {unknown[0]}{more}; nothing was done", hint, 404
+            )
+        return named
+
+    def _ahead(self, until: float | None) -> None:
+        """An end that is still to come, or none."""
+        if until is not None and until <= self._wall_clock():
+            raise RequestError("bad_time", "`until` lies in the past", "give a later time, or none", 409)
 
     async def adopt(self, originals: str, *, who: str, anywhere: bool = True) -> AdoptReport:
         """Say which limits count as originals: `as-is`, `unlimited`, or those of an originals file.
@@ -219,6 +259,13 @@ class Service(Loop):
             else:
                 folder = None if anywhere else self.ledger.path.parent
                 values = await asyncio.to_thread(_originals_of, originals, folder)
+                if values.keys().isdisjoint(torrents.keys(np.arange(len(torrents)))):
+                    raise RequestError(
+                        "other_originals",
+                        f"qBittorrent has none of the {len(values)} torrents of {originals!r}; nothing was adopted",
+                        "give the file that belongs to this client, or as-is, or unlimited",
+                        422,
+                    )
             known = {
                 key: (value, int(torrents.up_limit[keys[key]]), settings.trackers[rule[keys[key]]].id)
                 for key, value in values.items()
@@ -238,8 +285,8 @@ class Service(Loop):
                 new = await asyncio.to_thread(load, self.loaded.path)
                 matcher, allocator = policy.make_matcher(new.settings), policy.make_allocator(new.settings)
             except ConfigError as error:
-                words = f"the last good configuration stays in force: {error}"
-                self._note("configuration", words)
+                words = "the last good configuration stays in force: " + " | ".join(map(str, error.problems))
+                self.note("configuration", words)
                 raise
             # All at once and without waiting: a request to the client may hang for as long as it likes.
             restart = restart_needed(self._started_with, new.settings)
@@ -247,19 +294,20 @@ class Service(Loop):
             self.loaded, self._matcher, self._allocator = new, matcher, allocator
             self._changes.note()
             self.forwarder.reconfigured()
-            redact.redactor = wiring.redactor_for(new.settings)
+            redact.redactor = wiring.redactor_for(new.settings, *self.door_keys)
             if other_client:
                 self._use(self._client_factory(new.settings))
         for words in (*new.warnings, *(f"{key} changes only with a restart" for key in restart)):
             self._log.warning(words)
-        self._note("configuration", f"restart needed for {', '.join(restart)}" if restart else "")
+        self.note("configuration", f"restart needed for {', '.join(restart)}" if restart else "")
         self._failures = 0
         with contextlib.suppress(LedgerError):  # the next cycle says so; a reload writes nothing to the client
             await self.ledger.record("reload", (), who=who, reason="configuration file")
         self._log.info("configuration reloaded")
         self.wake()
-        g = new.settings.global_
-        return ReloadReport("reloaded", g.rollout_percentage, g.allocation_strategy, new.warnings, restart)
+        percentage = policy.percentage(new.settings, self.ledger.controls, EVERYWHERE)  # commands overrule files
+        strategy = new.settings.global_.allocation_strategy
+        return ReloadReport("reloaded", percentage, strategy, new.warnings, restart)
 
     async def override(
         self, tracker: str, rate: float | str | None, *, until: float | None, who: str, reason: str
@@ -280,9 +328,8 @@ class Service(Loop):
             try:
                 cap = parse_rate(rate)
             except BadValueError as error:
-                raise RequestError("bad_rate", f"rate {rate!r} {error}", status=422) from None
-            if until is not None and until <= now:
-                raise RequestError("bad_time", "`until` lies in the past", "give a later time, or none", 409)
+                raise RequestError("bad_rate", f"rate {rate!r}: {error}", status=422) from None
+            self._ahead(until)
             value = {"rate": NO_CAP if cap is None else cap, "until": until, "reason": redact(reason)}
         words = "cleared" if rate is None else describe_cap(cap)
         async with self._changing():
@@ -383,7 +430,7 @@ class Service(Loop):
             self._wall_clock(),
             self.policy(),
             cross_seed=self.settings.cross_seed.enabled,
-            last_hook=self.last_hook,
+            last_hook=self.hooked.at,
             service=self._serving,
             problems=self.health().problems,
         )
@@ -404,14 +451,18 @@ class Service(Loop):
                 preferences=preferences,
                 transfer=await client.transfer(),
                 alternative_speed=await client.alternative_speed(),
-                decision=await self.decision(),
             )
+            facts = replace(facts, decision=await self.decision())
             added, finished = hooks.present(self.settings, self.ledger, preferences)
             facts = replace(facts, hook_added=added, hook_finished=finished)
         except RequestError as error:
             facts = replace(facts, hook_error=str(error))
         except ClientError as error:
             facts = replace(facts, client_error=str(error))
+        except LedgerError as error:
+            facts = replace(facts, ledger_error=str(error))
+        except BadAllocationError as error:
+            facts = replace(facts, problems={**facts.problems, "strategy": str(error)})
         return examine(facts)
 
     async def preview(self, other: str | None = None) -> report.PreviewReport:
@@ -445,6 +496,7 @@ class Service(Loop):
             self.totals,
             self._shown,
             self.inbox,
+            self.forwarder,
             rollout_percentage=policy.percentage(self.settings, self.ledger.controls, EVERYWHERE),
             strategy=self.settings.global_.allocation_strategy,
             dry_run=self.settings.global_.dry_run,
@@ -453,7 +505,8 @@ class Service(Loop):
 
     async def tracker_stats(self) -> dict[str, TrackerStats]:
         """Every tracker in numbers."""
-        return overview.tracker_stats(await self.decision())
+        decision = await self.decision()
+        return overview.tracker_stats(decision, self.doubts() if self.last is not None else {})
 
     async def managed(self) -> ManagedReport:
         """The torrents that get their limits from qguard."""
@@ -463,7 +516,9 @@ class Service(Loop):
 
     def metrics(self) -> str:
         """The text that Prometheus reads."""
-        return metrics.render(metrics.State(self.health(), self.totals, self.inbox, self._shown))
+        return metrics.render(
+            metrics.State(self.health(), self.totals, self.inbox, self.forwarder, self._shown, self.doubts())
+        )
 
     @property
     def _shown(self) -> tuple[Decision, report.CycleReport] | None:
@@ -524,6 +579,12 @@ def _because(what: str, reason: str) -> str:
     return redact(f"{what}; {reason}" if reason else what)
 
 
+def _torrents(count: int, tracker: str | None) -> str:
+    """So many torrents, in words."""
+    words = f"{count} torrent{'' if count == 1 else 's'}"
+    return words if tracker is None else f"{words} of {tracker}"
+
+
 def _originals_of(name: str, folder: Path | None) -> dict[Key, int]:
     """The originals in a plain file.
 
@@ -532,7 +593,7 @@ def _originals_of(name: str, folder: Path | None) -> dict[Key, int]:
         folder: where it has to be; None for anywhere. What is elsewhere counts as not there.
 
     Raises:
-        RequestError: there is no such file.
+        RequestError: there is no such file, or it is none of ours, or there is nothing in it.
     """
     path = Path(name) if folder is None else folder / name
     try:
@@ -548,4 +609,15 @@ def _originals_of(name: str, folder: Path | None) -> dict[Key, int]:
             f"give as-is, unlimited, or the .originals.jsonl file {where}",
             404,
         )
-    return read_originals_file(path)
+    try:
+        values = read_originals_file(path)
+    except LedgerError as error:
+        raise RequestError("bad_originals", str(error), "nothing was adopted", 422) from None
+    if not values:
+        raise RequestError(
+            "bad_originals",
+            f"{name!r} holds no originals; nothing was adopted",
+            "give the .originals.jsonl file of the lost ledger, or as-is, or unlimited",
+            422,
+        )
+    return values

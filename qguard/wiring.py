@@ -3,6 +3,7 @@
 import resource
 from pathlib import Path
 
+from qguard import embedded
 from qguard.config import Settings, secret_values
 from qguard.qbittorrent.client import Address, QbittorrentClient, TorrentClient
 from qguard.redact import Redactor
@@ -11,6 +12,8 @@ from qguard.redact import Redactor
 def make_client(settings: Settings) -> TorrentClient:
     """The client of a configuration."""
     q = settings.qbittorrent
+    if q.is_embedded:
+        return QbittorrentClient(Address(url=embedded.url(_hosts(settings)), timeout=q.timeout))
     return QbittorrentClient(
         Address(
             url=q.base_url,
@@ -21,6 +24,13 @@ def make_client(settings: Settings) -> TorrentClient:
             timeout=q.timeout,
         )
     )
+
+
+def _hosts(settings: Settings) -> list[tuple[str, int | None]]:
+    """An announce host and the cap of each rule, for a client that is simulated."""
+    return [
+        (rule.match[0] if rule.match else f"{rule.id}.example", rule.max_upload_speed) for rule in settings.trackers
+    ]
 
 
 def redactor_for(settings: Settings, *others: str) -> Redactor:

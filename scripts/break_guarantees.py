@@ -31,10 +31,10 @@ class Break:
 
 BREAKS = (
     Break(
-        "I1", "allocators/equal.py", " - request.outside - reserve", " - request.outside", "properties/test_i01_cap.py"
+        "I1", "allocators/budget.py", " - request.outside - reserve", " - request.outside", "properties/test_i01_cap.py"
     ),
-    Break("I1", "allocators/equal.py", " - request.outside - reserve", " - reserve", "properties/test_i01_cap.py"),
-    Break("I2", "allocators/equal.py", "smallest + extra", "extra", "properties/test_i02_never_open.py"),
+    Break("I1", "allocators/budget.py", " - request.outside - reserve", " - reserve", "properties/test_i01_cap.py"),
+    Break("I2", "allocators/budget.py", "smallest + extra", "extra", "properties/test_i02_never_open.py"),
     Break(
         "I2",
         "qguard/qbittorrent/client.py",

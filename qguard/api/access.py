@@ -25,9 +25,11 @@ __all__ = [
     "Access",
     "Need",
     "Peer",
+    "is_direct",
     "is_loopback",
     "is_neighbour",
     "names",
+    "network",
     "parse",
     "shown_key",
 ]
@@ -71,6 +73,8 @@ class Peer:
     """Whether the address is the caller's."""
     direct: bool
     """Whether nothing hints at a proxy in between."""
+    named: bool = False
+    """Whether a trusted proxy said that this is the caller's address."""
     secure: bool = False
     """Whether the caller came over https, as a trusted proxy says."""
     host: str = ""
@@ -105,11 +109,10 @@ class Access:
         Args:
             address: of the other end of the connection.
             headers: lower-case names; repeated ones joined by commas.
-            http_version: "1.0" hints at a proxy: nginx speaks it, and adds no forwarding header, unless told otherwise.
+            http_version: as in "1.1".
         """
-        forwarded = any(name in FORWARDING or name.startswith(FORWARDED) for name in headers)
-        if not forwarded:
-            return Peer(address, known=True, direct=http_version != "1.0")
+        if not _is_forwarded(headers):
+            return Peer(address, known=True, direct=is_direct(address, headers, http_version))
         if not self._is_trusted(address):
             return Peer(address, known=False, direct=False)
         secure = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower() == "https"
@@ -120,7 +123,7 @@ class Access:
             if caller is None:
                 break
             if not self._is_trusted(str(caller)):
-                return Peer(str(caller), known=True, direct=False, secure=secure, host=host)
+                return Peer(str(caller), known=True, direct=False, named=True, secure=secure, host=host)
         return Peer(address, known=False, direct=False, secure=secure, host=host)
 
     def holder(self, key: bytes) -> str | None:
@@ -144,7 +147,9 @@ class Access:
         """Whether this caller needs no key."""
         here = peer.direct and is_loopback(peer.address)
         if need is Need.HOOK:
-            return self.hook_key is None and peer.known and (here or is_neighbour(peer.address))
+            # Loopback is a neighbour of everybody's proxy on this machine, and counts only as this machine itself.
+            near = is_neighbour(peer.address) and not is_loopback(peer.address) and (peer.direct or peer.named)
+            return self.hook_key is None and peer.known and (here or near)
         return need is Need.NOTHING or (here and self.api_key is None)
 
     def _is_trusted(self, address: str) -> bool:
@@ -193,13 +198,35 @@ class Access:
             )
 
 
+def is_direct(address: str, headers: Mapping[str, str], http_version: str) -> bool:
+    """Whether nothing hints at a proxy in between.
+
+    Forwarding headers do; and HTTP/1.0, which nginx speaks without adding one, unless told otherwise; and, over
+    loopback, a name that leads elsewhere: a proxy handed on what its own caller wrote.
+    """
+    renamed = is_loopback(address) and not _is_local_name(headers.get("host", ""))
+    return not _is_forwarded(headers) and http_version != "1.0" and not renamed
+
+
+def _is_forwarded(headers: Iterable[str]) -> bool:
+    return any(name in FORWARDING or name.startswith(FORWARDED) for name in headers)
+
+
 def shown_key(headers: Mapping[str, str]) -> bytes:
     """The key that a request shows in its headers, empty for none; the bytes that were sent."""
-    value = headers.get("x-api-key")
-    if value is None:
+    value = headers.get("x-api-key", "")
+    if not value:
         scheme, _, rest = headers.get("authorization", "").partition(" ")
         value = rest.strip() if scheme.lower() == "bearer" else ""
     return value.encode("latin-1", "replace")  # what HTTP headers are decoded with
+
+
+def network(address: str) -> str:
+    """What one caller has to itself: an IPv4 address, or an IPv6 network of 64 bits."""
+    found = parse(address)
+    if found is None or found.version == 4:
+        return str(found or address)
+    return f"{int(found) >> 64:x}"
 
 
 def names(hosts: Iterable[str]) -> tuple[str, ...]:
@@ -218,6 +245,13 @@ def _hostname(url: str) -> str:
         return (urlsplit(url).hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _is_local_name(host: str) -> bool:
+    """Whether a Host header calls this machine as its own programs do; an empty one is refused elsewhere."""
+    name = _hostname(f"//{host}")
+    found = parse(name)
+    return "." not in name if found is None else found.is_loopback or found.is_unspecified
 
 
 def _netloc(url: str) -> str:

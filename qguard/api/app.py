@@ -1,12 +1,14 @@
 """The table of endpoints as a Starlette application: doors, decoding, typed errors."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
+from python_multipart.multipart import parse_options_header
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,9 +22,9 @@ from qguard.api.access import SAFE, Access, Need, Peer, shown_key
 from qguard.api.contract import JSON, Call, Endpoint
 from qguard.api.doors import CSRF_HEADER, Doors, TooManyFailuresError
 from qguard.api.endpoints import ENDPOINTS
-from qguard.api.headers import secured
+from qguard.api.headers import error_body, secured
 from qguard.api.login import LoginBody, LogoutAnswer, cookie_name, describe, drop_cookie, log_in, login_page, set_cookie
-from qguard.api.schemas import ErrorAnswer, ErrorDetail, HookBody
+from qguard.api.schemas import ErrorAnswer, ErrorDetail, WebhookBody
 from qguard.api.sessions import Session
 from qguard.config import ConfigError
 from qguard.ledger import LedgerError
@@ -44,6 +46,18 @@ LARGEST_BODY: Final = 2**20
 LARGEST_HOOK: Final = 2**16
 """Bytes of a hook's body; a torrent's name and paths are the largest part."""
 
+CHARSETS: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
+"""Of a form. Python knows others that fail in ways of their own, or take long."""
+
+_PLACE: Final = r" - at `[$.\[\]\w]+`"
+
+_OWN_WORDS: Final = re.compile(
+    r"(Expected `[^`]*`(, got `\w+`| [<>]=? \S+| of length [<>=]+ \d+| that's a multiple of \S+)?"
+    r"|Object missing required field `\w+`|Input data was truncated|JSON is malformed: [^`\"]+ \(byte \d+\))"
+    rf"({_PLACE})?"
+)
+"""What msgspec says of a value without repeating it. Names of fields stand there only where the type has them."""
+
 SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "x-api-key", CSRF_HEADER})
 
 
@@ -60,7 +74,7 @@ FAILURES: Final[dict[type[Exception], tuple[int, str, str]]] = {
     LoginRefusedError: (502, "login_refused", "correct the credentials in the configuration"),
     ClientError: (503, "client_unavailable", "nothing was concluded; try again when it answers"),
     LedgerError: (500, "ledger", "nothing was written to the client"),
-    BadAllocationError: (500, "strategy", "choose another allocation_strategy"),
+    BadAllocationError: (503, "strategy", "choose another allocation_strategy"),
 }
 """Status, code and hint of each expected failure; the first that fits counts."""
 
@@ -91,20 +105,23 @@ def make_app(service: Service, doors: Doors | Access) -> ASGIApp:
         ],
         exception_handlers={HTTPException: _not_there},
     )
+    # A redirect would be lost on a hook's curl, and would lead to whatever the Host header says.
+    app.router.redirect_slashes = False
     return secured(app)
 
 
 def _guarded(answer: Answer) -> Answer:
-    """Errors become answers. Whatever is not foreseen is told to the log only: it may hold anything."""
+    """Errors become answers. Whatever is not foreseen is told to the log only: it may hold anything.
+
+    What is refused here is refused in fixed words, and nothing is hidden in them: `***` in place of what a stranger
+    sent, or of a word of ours, would tell him that it is a secret.
+    """
 
     async def guarded(request: Request) -> Response:
         try:
             return await answer(request)
         except RequestError as error:
             return _refusal(error)
-        except tuple(FAILURES) as error:
-            status, code, hint = next(found for kind, found in FAILURES.items() if isinstance(error, kind))
-            return _error(status, code, str(error), hint)
         except HTTPException:
             raise
         except ClientDisconnect:
@@ -136,6 +153,14 @@ class _Visit:
     def admit(self, doors: Doors, need: Need, method: str, field_key: str = "") -> str:
         """Who calls; see Doors.admit."""
         return doors.admit(self.peer, self.headers, need, method=method, field_key=field_key, session=self.session)
+
+    def may_read(self, doors: Doors, method: str) -> bool:
+        """Whether this caller may look at everything. A wrong key counts here too: who asks could try many."""
+        try:
+            self.admit(doors, Need.READ, method)
+        except RequestError:
+            return False
+        return True
 
     def still_open(self, doors: Doors, need: Need) -> Callable[[], bool]:
         """Tells at any later time whether this caller would be let in; see Doors.is_open."""
@@ -182,12 +207,34 @@ async def _serve(service: Service, doors: Doors, endpoint: Endpoint, request: Re
         if endpoint.body is not None:
             body = _decode(await _read(request, LARGEST_BODY), endpoint.body)
     query = _convert(dict(request.query_params), endpoint.query)
-    call = Call(who, body, query, request.path_params, visit.harmless, visit.still_open(doors, endpoint.need))
-    answer = await _unless_stopping(endpoint.handler(service, call))
+    call = Call(
+        who,
+        body,
+        query,
+        request.path_params,
+        visit.harmless,
+        visit.still_open(doors, endpoint.need),
+        endpoint.need is not Need.NOTHING or visit.may_read(doors, request.method),
+    )
+    answer, status = await _done(endpoint, service, call)
     _ = doors.access  # after a reload: new keys end sessions, and the answer must not show them
     if isinstance(answer, Response):  # a page, metrics, events
         return answer
-    return _json(answer, 503 if isinstance(answer, Health) and answer.status == "unhealthy" else endpoint.status)
+    return _as_json(await redact.json_beside(answer), status)
+
+
+async def _done(endpoint: Endpoint, service: Service, call: Call) -> tuple[object, int]:
+    """The answer to a caller who was let in, and its status. The words of an error may quote anything."""
+    try:
+        answer = await _unless_stopping(endpoint.handler(service, call))
+    except RequestError as error:
+        found = ErrorDetail(error.code, error.message, error.hint)
+        return ErrorAnswer(found), error.status
+    except tuple(FAILURES) as error:
+        status, code, hint = next(found for kind, found in FAILURES.items() if isinstance(error, kind))
+        return ErrorAnswer(ErrorDetail(code, str(error), hint)), status
+    is_bad = isinstance(answer, Health) and answer.status == "unhealthy"
+    return answer, 503 if is_bad else endpoint.status
 
 
 async def _log_in(doors: Doors, request: Request) -> Response:
@@ -224,10 +271,11 @@ async def _session(doors: Doors, request: Request) -> Response:
     return _json(describe(who, None if shown_key(visit.headers) else visit.session))
 
 
-async def _hook_body(request: Request) -> HookBody:
+async def _hook_body(request: Request) -> WebhookBody:
     """A hook's form or JSON. Read in full before it is parsed, so that its size is bounded."""
     raw = await _read(request, LARGEST_HOOK)
-    return _decode(raw, HookBody) if _media_type(request) == JSON else _convert(await _form(request, raw), HookBody)
+    is_json = _media_type(request) == JSON
+    return _decode(raw, WebhookBody) if is_json else _convert(await _form(request, raw), WebhookBody)
 
 
 def _media_type(request: Request) -> str:
@@ -238,25 +286,34 @@ async def _form(request: Request, raw: bytes) -> dict[str, str]:
     async def again() -> dict[str, Any]:
         return {"type": "http.request", "body": raw, "more_body": False}
 
-    form = await Request(request.scope, again).form(max_files=0, max_fields=30)
+    _, options = parse_options_header(request.headers.get("content-type", ""))
+    if options.get(b"charset", b"").decode("latin-1").lower() not in CHARSETS:
+        raise RequestError("bad_body", "a form in this charset is not taken", "send UTF-8", 422)
+    try:
+        form = await Request(request.scope, again).form(max_files=0, max_fields=30)
+    except HTTPException:
+        raise RequestError(
+            "bad_body", "this is no form, or one with more than 30 fields", "see /openapi.json", 422
+        ) from None
     return {key: value for key, value in form.items() if isinstance(value, str)}
 
 
 async def _read(request: Request, most: int) -> bytes:
-    raw = b""
+    raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > most:
             raise RequestError("too_large", f"the body is larger than {most} bytes", "send less", 413)
-    return raw
+    return bytes(raw)
 
 
 def _decode(raw: bytes, kind: type[T]) -> T:
     """A JSON body; an empty one counts as {}."""
     try:
         return msgspec.json.decode(raw or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError("bad_body", f"the body is not what is expected: {error}", "send JSON", 422) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        words = f"the body is not what is expected: {_what_is_wrong(error, kind)}"
+        raise RequestError("bad_body", words, "send JSON; see /openapi.json", 422) from None
 
 
 def _convert(fields: dict[str, str], kind: type[T]) -> T:
@@ -264,7 +321,21 @@ def _convert(fields: dict[str, str], kind: type[T]) -> T:
     try:
         return msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise RequestError("bad_field", f"a field is not what is expected: {error}", "see /openapi.json", 422) from None
+        words = f"a field is not what is expected: {_what_is_wrong(error, kind)}"
+        raise RequestError("bad_field", words, "see /openapi.json", 422) from None
+
+
+def _what_is_wrong(error: Exception, kind: type[Any]) -> str:
+    """What is wrong with a body or a field, without a word of what was sent."""
+    text = str(error)
+    if _OWN_WORDS.fullmatch(text):
+        return text
+    if "unknown field" in text:
+        return f"a field is not known; known are {', '.join(kind.__struct_fields__)}"
+    place = re.search(f"{_PLACE}$", text)
+    if "enum value" in text and place:
+        return f"Expected another value{place[0]}"
+    return "it is not well-formed"
 
 
 async def _not_there(_: Request, error: Exception) -> Response:
@@ -277,13 +348,17 @@ async def _not_there(_: Request, error: Exception) -> Response:
     return answer
 
 
-def _json(answer: object, status: int = 200) -> Response:
-    body = msgspec.json.encode(redact.strings(msgspec.to_builtins(answer)))
+def _json(answer: object) -> Response:
+    return _as_json(redact.json(answer), 200)
+
+
+def _as_json(body: bytes, status: int) -> Response:
     return Response(body, status, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def _error(status: int, code: str, message: str, hint: str) -> Response:
-    return _json(ErrorAnswer(ErrorDetail(code, message, hint)), status)
+    """An error in fixed words; see _guarded."""
+    return _as_json(error_body(code, message, hint), status)
 
 
 def _refusal(error: RequestError) -> Response:

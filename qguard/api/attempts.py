@@ -5,10 +5,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
-from qguard.api.access import parse
+from qguard.api.access import network
 
 MOST_FAILURES: Final = 10
-"""Wrong keys per address and window; a person mistypes less often, and a key has far more than 2^64 values."""
+"""Wrong keys per address and window; a person mistypes less often, and nobody gets through many keys at that pace."""
 
 WINDOW: Final = 60.0
 """Seconds."""
@@ -29,7 +29,7 @@ class Attempts:
 
     def wait(self, address: str) -> float:
         """Seconds for which this address may not try again, 0.0 for none."""
-        times = self._failures.get(_group(address))
+        times = self._failures.get(network(address))
         if times is None or len(times) < MOST_FAILURES:
             return 0.0
         return max(0.0, times[0] + WINDOW - self._clock())
@@ -40,17 +40,10 @@ class Attempts:
         Returns:
             Whether it was the last one for now.
         """
-        group = _group(address)
+        group = network(address)
         times = self._failures.setdefault(group, deque(maxlen=MOST_FAILURES))
         times.append(self._clock())
         self._failures.move_to_end(group)
         if len(self._failures) > MOST_ADDRESSES:
             self._failures.popitem(last=False)
         return self.wait(address) > 0.0
-
-
-def _group(address: str) -> str:
-    found = parse(address)
-    if found is None or found.version == 4:
-        return str(found or address)
-    return f"{int(found) >> 64:x}"

@@ -26,6 +26,8 @@ class Call:
     """Lower-case names."""
     still_open: Callable[[], bool] = lambda: True
     """Whether the caller would still be let in; for answers that go on."""
+    may_read: bool = True
+    """Whether the caller may look at everything; where anybody may ask, not everybody is told all."""
 
 
 Handler = Callable[[Service, Call], Awaitable[object]]
@@ -52,8 +54,6 @@ class Endpoint:
     """Statuses with an ErrorAnswer, besides those that every such endpoint can answer."""
     asks_client: bool = False
     """Whether qBittorrent may be asked, and may fail to answer."""
-    writes_ledger: bool = False
-    """Whether the ledger is used, and may fail."""
 
     @property
     def summary(self) -> str:

@@ -33,13 +33,31 @@ from qguard.api.stream import Stream
 from qguard.doctor import DoctorReport
 from qguard.hooks import HookBody, HookRemoveBody, HookReport
 from qguard.inbox import InboxFullError
+from qguard.log import redact
+from qguard.policy import EVERYWHERE
+from qguard.redact import Redactor
 from qguard.rollback import RollbackReport, Scope
 from qguard.service import Service
 
+PATTERNS: Final = Redactor()
+"""Knows no secret, and passkeys by where they stand."""
 
-async def health(service: Service, _: Call) -> Health:
-    """How the service is; cheap, never asks qBittorrent."""
-    return service.health()
+
+async def health(service: Service, call: Call) -> Health:
+    """How the service is; cheap, never asks qBittorrent.
+
+    Who may not read everything is told what is wrong, and not in words: these quote paths, keys and values of the
+    configuration, and rules have the names of trackers.
+    """
+    found = service.health()
+    if call.may_read:
+        return found
+    return msgspec.structs.replace(
+        found,
+        problems=dict.fromkeys(found.problems, "ask with server.read_key for the words"),
+        client="",
+        paused=tuple(scope for scope in found.paused if scope == EVERYWHERE),
+    )
 
 
 async def force(service: Service, call: Call) -> report.CycleReport:
@@ -101,23 +119,36 @@ async def trackers(service: Service, _: Call) -> tuple[AnnounceHost, ...]:
     return await service.trackers()
 
 
-async def match(service: Service, call: Call) -> MatchReport:
+async def match(service: Service, call: Call) -> Response:
     """Which rule takes an announce URL."""
     query: schemas.MatchQuery = call.query
     found = service.match(query.url, query.category, query.tags)
-    return found if query.detailed else msgspec.structs.replace(found, matches=())
+    shown = redact.strings(msgspec.to_builtins(found))
+    # Passkeys are hidden in what was sent, and secrets are not: hidden, they would tell that they are.
+    shown["url"] = PATTERNS(found.url)
+    if not query.detailed:
+        shown["matches"] = []
+    return Response(msgspec.json.encode(shown), media_type=JSON)
 
 
 async def explain(service: Service, call: Call) -> report.Explanation:
     """Why a torrent has the limit it has."""
-    return await service.explain(call.path["hash"])
+    name = call.path["hash"]
+    try:
+        return await service.explain(name)
+    except RequestError as error:
+        if call.who == "command":
+            raise
+        # Hidden where it is a secret, what was sent would tell that it is one.
+        words = error.message.replace(repr(name), "'…'")
+        raise RequestError(error.code, words, error.hint, error.status) from None
 
 
 async def ledger(service: Service, call: Call) -> HistoryReport:
     """A page of the history: the latest actions, or the changes of a torrent, tracker or cycle."""
     query: schemas.LedgerQuery = call.query
     return await service.history(
-        infohash=query.hash or None,
+        infohash=(query.hash or "").strip().lower() or None,
         tracker=query.tracker or None,
         cycle=None if query.cycle is msgspec.UNSET else query.cycle,
         before_id=None if query.before is msgspec.UNSET else query.before,
@@ -224,13 +255,14 @@ async def smoothing_reset(service: Service, call: Call) -> SmoothingResetReport:
 async def hook(service: Service, call: Call) -> schemas.HookAnswer:
     """Have a torrent looked at at once; for qBittorrent's external programs."""
     began = time.perf_counter()
-    body: schemas.HookBody = call.body
+    body: schemas.WebhookBody = call.body
     try:
         service.announce(body.hash, body.event)
     except InboxFullError as error:
         raise RequestError("inbox_full", str(error), "the next full listing finds the torrent", 503) from None
     took = (time.perf_counter() - began) * 1000
-    return schemas.HookAnswer("queued", len(service.inbox), round(took, 3))
+    status = "noted" if body.event == "delete" else "queued"
+    return schemas.HookAnswer(status, len(service.inbox), round(took, 3))
 
 
 async def hook_lines(service: Service, _: Call) -> HookReport:
@@ -261,7 +293,7 @@ EVENTS: Final = (("cycle", report.CycleReport), ("trackers", dict[str, TrackerSt
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("GET", "/", index, Need.READ, Index, media=(JSON, "text/html")),
-    Endpoint("GET", "/health", health, Need.NOTHING, Health, errors=(503,)),
+    Endpoint("GET", "/health", health, Need.NOTHING, Health),
     Endpoint("GET", "/stats", stats, Need.READ, Stats),
     Endpoint("GET", "/stats/trackers", stats_trackers, Need.READ, dict[str, TrackerStats], asks_client=True),
     Endpoint("GET", "/stats/managed", stats_managed, Need.READ, ManagedReport, asks_client=True),
@@ -277,7 +309,6 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         HistoryReport,
         query=schemas.LedgerQuery,
         errors=(409,),
-        writes_ledger=True,
     ),
     Endpoint("GET", "/explain/{hash}", explain, Need.READ, report.Explanation, errors=(404,), asks_client=True),
     Endpoint("GET", "/metrics", prometheus, Need.READ, str, media=TEXT),
@@ -289,12 +320,11 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         str,
         media=STREAM,
         events=EVENTS,
-        errors=(503,),
         asks_client=True,
     ),
     Endpoint("GET", "/openapi.json", document, Need.READ, dict[str, Any]),
-    Endpoint("POST", "/webhook", hook, Need.HOOK, schemas.HookAnswer, schemas.HookBody, status=202, errors=(400, 503)),
-    Endpoint("GET", "/hook", hook_lines, Need.ALL, HookReport, errors=(400, 409), asks_client=True),
+    Endpoint("POST", "/webhook", hook, Need.HOOK, schemas.HookAnswer, schemas.WebhookBody, status=202),
+    Endpoint("GET", "/hook", hook_lines, Need.ALL, HookReport, errors=(409,), asks_client=True),
     Endpoint(
         "POST",
         "/hook/install",
@@ -302,9 +332,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         Need.ALL,
         HookReport,
         HookBody,
-        errors=(400, 409),
+        errors=(409,),
         asks_client=True,
-        writes_ledger=True,
     ),
     Endpoint(
         "POST",
@@ -313,11 +342,10 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         Need.ALL,
         HookReport,
         HookRemoveBody,
-        errors=(400, 409),
+        errors=(409,),
         asks_client=True,
-        writes_ledger=True,
     ),
-    Endpoint("GET", "/doctor", doctor, Need.ALL, DoctorReport, asks_client=True, writes_ledger=True),
+    Endpoint("GET", "/doctor", doctor, Need.ALL, DoctorReport, asks_client=True),
     Endpoint(
         "POST",
         "/cycle/force",
@@ -326,7 +354,6 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         report.CycleReport,
         schemas.ForceBody,
         asks_client=True,
-        writes_ledger=True,
     ),
     Endpoint(
         "POST",
@@ -344,9 +371,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         Need.ALL,
         RollbackReport,
         schemas.RollbackBody,
-        errors=(400, 404, 409),
+        errors=(404, 409),
         asks_client=True,
-        writes_ledger=True,
     ),
     Endpoint(
         "POST",
@@ -356,10 +382,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         RolloutReport,
         schemas.RolloutBody,
         errors=(404,),
-        writes_ledger=True,
     ),
-    Endpoint("POST", "/pause", pause, Need.ALL, PauseReport, schemas.PauseBody, errors=(404,), writes_ledger=True),
-    Endpoint("POST", "/resume", resume, Need.ALL, PauseReport, schemas.ResumeBody, errors=(404,), writes_ledger=True),
+    Endpoint("POST", "/pause", pause, Need.ALL, PauseReport, schemas.PauseBody, errors=(404, 409)),
+    Endpoint("POST", "/resume", resume, Need.ALL, PauseReport, schemas.ResumeBody, errors=(404,)),
     Endpoint(
         "POST",
         "/override",
@@ -368,7 +393,6 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         OverrideAnswer,
         schemas.OverrideBody,
         errors=(404, 409),
-        writes_ledger=True,
     ),
     Endpoint(
         "POST",
@@ -379,7 +403,6 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         schemas.AdoptBody,
         errors=(404,),
         asks_client=True,
-        writes_ledger=True,
     ),
     Endpoint(
         "POST",
@@ -388,9 +411,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         Need.ALL,
         LimitsResetReport,
         schemas.LimitsResetBody,
-        errors=(400,),
         asks_client=True,
-        writes_ledger=True,
     ),
     Endpoint(
         "POST",
@@ -400,7 +421,6 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         SmoothingResetReport,
         schemas.SmoothingResetBody,
         errors=(404,),
-        writes_ledger=True,
     ),
     Endpoint("POST", "/config/reload", reload, Need.ALL, ReloadReport, errors=(422,)),
 )

@@ -19,6 +19,14 @@ DESCRIPTION: Final = "Keeps each tracker's share of qBittorrent's upload under t
 
 REFERENCE: Final = "#/components/schemas/{name}"
 
+_ERROR: Final = {"$ref": REFERENCE.format(name="ErrorAnswer")}
+
+NAMES: Final[Mapping[str, str]] = {
+    "qguard.ledger.model.Change": "RecordedChange",
+    "qguard.report.Change": "ProposedChange",
+}
+"""Of types that share one in the code; they would be called by their modules."""
+
 FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 ERRORS: Final[Mapping[int, str]] = {
@@ -34,8 +42,11 @@ ERRORS: Final[Mapping[int, str]] = {
     431: "Too many or too large headers.",
     500: "The ledger or the strategy failed, or qguard has a fault; nothing was written to qBittorrent.",
     502: "qBittorrent refused the login.",
-    503: "qBittorrent does not answer, or this cannot be served at present.",
+    503: "qBittorrent does not answer, or this cannot be served at present: too many connections, or the end is near.",
 }
+
+ALWAYS: Final = frozenset({400, 408, 431, 500, 503})
+"""What any request may be answered: before its path is looked at, or because the service is ending."""
 
 NEEDS: Final[Mapping[Need, str]] = {
     Need.NOTHING: "Public.",
@@ -47,8 +58,23 @@ NEEDS: Final[Mapping[Need, str]] = {
 SCHEMES: Final[Mapping[str, Mapping[str, str]]] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "Bearer": {"type": "http", "scheme": "bearer"},
+    "Session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "qguard_session_8089",
+        "description": "Of POST /login; its name ends with the port at which the service listens.",
+    },
+    "CsrfToken": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-CSRF-Token",
+        "description": "Of GET /session; with a session, whatever is not a GET or HEAD needs it too.",
+    },
 }
 KEYS: Final[tuple[dict[str, list[str]], ...]] = ({"ApiKey": []}, {"Bearer": []})
+"""For programs."""
+READING: Final[tuple[dict[str, list[str]], ...]] = (*KEYS, {"Session": []})
+CHANGING: Final[tuple[dict[str, list[str]], ...]] = (*KEYS, {"Session": [], "CsrfToken": []})
 
 LOGIN: Final = (
     (
@@ -58,7 +84,7 @@ LOGIN: Final = (
         "Exchange a key for a session cookie; for pages.",
         LoginBody,
         SessionAnswer,
-        (401, 409),
+        (409, 413, 422),
     ),
     ("POST", "/logout", "log_out", "End the session of the cookie.", None, LogoutAnswer, ()),
     (
@@ -87,14 +113,18 @@ def document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schema, components)
     for method, path, name, summary, body, answer, errors in LOGIN:
-        operation = {
+        operation: dict[str, Any] = {
             "operationId": name,
             "summary": summary,
-            "responses": _responses(200, {JSON: schema[str(answer)]}, {*errors, 400, 401, 403, 413, 422, 429, 500}),
-            "security": [] if path == "/login" else list(KEYS),
+            "responses": _responses(200, {JSON: schema[str(answer)]}, {*errors, *ALWAYS, 401, 403, 429}),
+            "security": list(CHANGING if path == "/logout" else READING),
         }
         if body is not None:
-            operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema[str(body)]}}}
+            content = {kind: {"schema": schema[str(body)]} for kind in (JSON, FORMS[0])}
+            operation["requestBody"] = {"required": True, "content": content}
+        if path == "/login":
+            operation["security"] = []
+            operation["responses"] = _answers_to_form(operation["responses"])
         paths.setdefault(path, {})[method.lower()] = operation
     made_of: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -102,7 +132,8 @@ def document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
             "title": "qguard",
             "version": __version__,
             "description": f"{DESCRIPTION} Without a configured key, requests from this machine itself need none."
-            " Rates, caps and limits are bytes/s, times are epoch seconds, a limit of 0 is none.",
+            " Rates, caps and limits are bytes/s, times are epoch seconds, a limit of 0 is none."
+            " What is not here is answered with 404 and an ErrorAnswer, another method with 405.",
         },
         "paths": paths,
         "components": {"schemas": dict(sorted(components.items())), "securitySchemes": dict(SCHEMES)},
@@ -112,14 +143,17 @@ def document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
 
 
 def _whole(thing: Any) -> Any:  # noqa: ANN401 - JSON in, JSON out
-    """A number that is a multiple of 1 is called an integer, which in JSON it is."""
+    """A number that is a multiple of 1 is called an integer, which in JSON it is; types get their names of `NAMES`."""
+    if isinstance(thing, str):
+        module, _, name = thing.rpartition("/")
+        return f"{module}/{NAMES[name]}" if name in NAMES else thing
     if isinstance(thing, list | tuple):
         return [_whole(value) for value in thing]
     if not isinstance(thing, dict):
         return thing
     if thing.get("type") == "number" and thing.get("multipleOf") == 1:
         thing = {key: value for key, value in thing.items() if key != "multipleOf"} | {"type": "integer"}
-    return {key: _whole(value) for key, value in thing.items()}
+    return {NAMES.get(key, key): _whole(value) for key, value in thing.items()}
 
 
 def _types(endpoints: Iterable[Endpoint]) -> list[Any]:
@@ -146,19 +180,22 @@ def _operation(endpoint: Endpoint, schema: Mapping[str, Any], components: Mappin
             {media: _content(endpoint, media, schema) for media in endpoint.media},
             _errors(endpoint),
         ),
-        "security": _security(endpoint.need),
+        "security": _security(endpoint),
     }
     if endpoint.path == "/health":
         operation["responses"]["503"] = {
-            "description": "The loop is stale.",
-            "content": {JSON: {"schema": schema[str(endpoint.answer)]}},
+            "description": "The loop is stale; or, as an error, too many connections.",
+            "content": {JSON: {"schema": {"anyOf": [schema[str(endpoint.answer)], _ERROR]}}},
         }
+    if "text/html" in endpoint.media:  # the form of the login
+        operation["responses"]["401"]["content"]["text/html"] = {"schema": {"type": "string"}}
     if parameters := [*_path_parameters(endpoint), *_query_parameters(endpoint, components)]:
         operation["parameters"] = parameters
     if endpoint.body is not None:
         media = (JSON, *FORMS) if endpoint.need is Need.HOOK else (JSON,)
         reference = schema[str(endpoint.body)]
-        required = bool(components[_name(reference)].get("required")) or endpoint.body in schemas.EXTRA
+        asks_more = set(schemas.EXTRA.get(endpoint.body, {})) - {"properties"}
+        required = bool(components[_name(reference)].get("required") or asks_more)
         operation["requestBody"] = {
             "required": required,
             "content": {kind: {"schema": reference} for kind in media},
@@ -186,15 +223,29 @@ def _event(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
-def _security(need: Need) -> list[Any]:
-    if need is Need.NOTHING:
+def _answers_to_form(responses: Mapping[str, Any]) -> dict[str, Any]:
+    """A browser's form is answered with a redirection, or with the page again."""
+    cookie = {"Set-Cookie": {"schema": {"type": "string"}, "description": "The session."}}
+    page = {"text/html": {"schema": {"type": "string"}}}
+    found: dict[str, Any] = dict(responses)
+    found["200"] = found["200"] | {"headers": cookie}
+    found["303"] = {"description": "Done; for a form.", "headers": cookie | {"Location": {"schema": {"const": "/"}}}}
+    for status in ("401", "403", "409", "413", "422", "429"):
+        found[status] = found[status] | {"content": found[status]["content"] | page}
+    return dict(sorted(found.items()))
+
+
+def _security(endpoint: Endpoint) -> list[Any]:
+    if endpoint.need is Need.NOTHING:
         return []
-    return [{}, *KEYS] if need is Need.HOOK else list(KEYS)
+    if endpoint.need is Need.HOOK:
+        return [{}, *KEYS]
+    return list(READING if endpoint.method == "GET" else CHANGING)
 
 
 def _errors(endpoint: Endpoint) -> set[int]:
     """Statuses with an ErrorAnswer."""
-    statuses = {400, 500, *endpoint.errors}
+    statuses = {*ALWAYS, *endpoint.errors}
     if endpoint.need is not Need.NOTHING:
         statuses |= {401, 403, 429}
     if endpoint.body is not None:
@@ -202,7 +253,7 @@ def _errors(endpoint: Endpoint) -> set[int]:
     if endpoint.query is not schemas.Nothing:
         statuses.add(422)
     if endpoint.asks_client:
-        statuses |= {502, 503}
+        statuses.add(502)
     return statuses
 
 
@@ -211,9 +262,8 @@ def _responses(status: int, content: Mapping[str, Any], errors: Iterable[int]) -
         "description": "Done." if status != 202 else "Kept; done soon.",
         "content": {k: {"schema": v} for k, v in content.items()},
     }
-    error = {JSON: {"schema": {"$ref": REFERENCE.format(name="ErrorAnswer")}}}
     return {str(status): good} | {
-        str(found): {"description": ERRORS[found], "content": error} for found in sorted(errors)
+        str(found): {"description": ERRORS[found], "content": {JSON: {"schema": _ERROR}}} for found in sorted(errors)
     }
 
 

@@ -1,4 +1,4 @@
-"""Bodies and queries of requests. Unknown fields of a body are refused, so that a slip is not a silent default."""
+"""Bodies and queries of requests. Unknown fields are refused, so that a slip is not a silent default."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
@@ -71,7 +71,13 @@ class ResumeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     tracker: Tracker | None = None
     foreign: bool = False
-    hashes: tuple[str, ...] = ()
+    hashes: (
+        Annotated[
+            tuple[Annotated[str, Meta(max_length=100, examples=[HASH])], ...],
+            Meta(min_length=1, description="just these torrents; all when left out"),
+        ]
+        | None
+    ) = None
     reason: Reason = ""
 
 
@@ -114,7 +120,11 @@ class AdoptBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /adopt."""
 
     originals: Annotated[
-        str, Meta(description="as-is, unlimited, or the path of an originals file", examples=["as-is"])
+        str,
+        Meta(
+            description="as-is, unlimited, or an originals file: its name, or its path, in the folder of the ledger",
+            examples=["as-is"],
+        ),
     ]
 
 
@@ -131,7 +141,7 @@ class PreviewBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
-class MatchQuery(msgspec.Struct, frozen=True):
+class MatchQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Query of GET /match/test."""
 
     url: Annotated[str, Meta(description="announce URL", examples=["alpha.example/announce"])]
@@ -140,7 +150,7 @@ class MatchQuery(msgspec.Struct, frozen=True):
     detailed: Annotated[bool, Meta(description="list every rule in `matches`")] = False
 
 
-class LedgerQuery(msgspec.Struct, frozen=True):
+class LedgerQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Query of GET /ledger."""
 
     # Unset and not None: of a query, "null" would be read as that.
@@ -157,11 +167,11 @@ class LedgerQuery(msgspec.Struct, frozen=True):
     ] = "auto"
 
 
-class HookBody(msgspec.Struct, frozen=True):
+class WebhookBody(msgspec.Struct, frozen=True):
     """Body of POST /webhook, as a form or as JSON; other fields are passed over."""
 
     hash: Annotated[str, Meta(max_length=100, description="torrent ID (%K), v1 (%I) or v2 (%J) hash")] = ""
-    event: Annotated[str, Meta(max_length=100, description="add, complete or delete")] = "add"
+    event: Annotated[str, Meta(max_length=100, description="add, complete or delete; any other counts as add")] = "add"
     name: str = ""
     tracker: str = ""
     category: str = ""
@@ -171,9 +181,9 @@ class HookBody(msgspec.Struct, frozen=True):
 
 
 class HookAnswer(msgspec.Struct, frozen=True):
-    """The torrent will be looked at."""
+    """The torrent will be looked at, unless it was deleted."""
 
-    status: str
+    status: Annotated[str, Meta(description="queued; noted for a torrent that was deleted")]
     queue_size: int
     processing_time_ms: float
 
@@ -195,6 +205,8 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
 RATE: Final = r"^(unlimited|[1-9][0-9]{0,2}(\.[0-9]{1,3})? ?([KMG]?B|[KMG]iB|[kMG]bit)/s)$"
 """Rates that everybody writes. The configuration takes more spellings; all of these are good everywhere."""
 
+INFOHASH: Final = {"type": "string", "pattern": "^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$", "examples": [HASH]}
+
 CONFIRM: Final = {"properties": {"confirm": {"const": True}}, "required": ["confirm"]}
 
 EXTRA: Final[Mapping[type[msgspec.Struct], Mapping[str, Any]]] = {
@@ -202,6 +214,15 @@ EXTRA: Final[Mapping[type[msgspec.Struct], Mapping[str, Any]]] = {
         "anyOf": [CONFIRM, {"properties": {"dry_run": {"const": True}}, "required": ["dry_run"]}],
     },
     LimitsResetBody: {"allOf": [CONFIRM]},
+    ResumeBody: {
+        "properties": {
+            "hashes": {
+                "anyOf": [{"type": "array", "items": INFOHASH, "minItems": 1}, {"type": "null"}],
+                "default": None,
+                "description": "just these torrents; all when left out",
+            }
+        }
+    },
     SmoothingResetBody: {
         "oneOf": [
             {
@@ -226,11 +247,9 @@ EXTRA: Final[Mapping[type[msgspec.Struct], Mapping[str, Any]]] = {
             }
         }
     },
-    HookBody: {
+    WebhookBody: {
         "required": ["hash"],
-        "properties": {
-            "hash": {"type": "string", "pattern": "^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$", "examples": [HASH]}
-        },
+        "properties": {"hash": INFOHASH},
     },
 }
 """What holds for a body besides the types of its fields, as JSON schema; the handlers check the same."""

@@ -172,11 +172,13 @@ class Rules:
         """The rules; made anew when the configuration was reloaded."""
         settings = self._service.settings
         if settings is not self._settings:
-            self._settings = settings
             try:
                 self._access = self._made(settings)
-            except StartError as error:  # the former rules stay: no door opens because of a disk
-                log.error(f"the former keys stay in force: {error}")  # noqa: TRY400 - a trace says nothing more
+            except StartError as error:  # the former rules stay: no door opens because of a disk; tried again each time
+                self._service.note("keys", f"the former keys stay in force: {error}")
+            else:
+                self._settings = settings
+                self._service.note("keys", "")
         return self._access
 
     def _made(self, settings: Settings) -> Access:
@@ -187,7 +189,8 @@ class Rules:
                 key = generated_key(settings.rollback.database_path.parent / keyfile.NAME)
             except KeyFileError as error:
                 raise StartError(str(error)) from None
-        redact.redactor = redactor_for(settings, self._token, *([key] if key else []))
+        self._service.door_keys = (self._token, *filter(None, (key, server.secret_read_key, server.secret_hook_key)))
+        redact.redactor = redactor_for(settings, *self._service.door_keys)
         return Access(
             self._token,
             api_key=key,

@@ -25,6 +25,9 @@ SECRET_FILES: Final = {
 MAX_SECRET_FILE: Final = 4096
 """Bytes; more is no password, and keeps a device file from being read for ever."""
 
+SHORTEST_KEY: Final = 8
+"""Characters of a key of our own."""
+
 _MATCHERS: Final = ("pattern", "match", "categories", "tags")
 
 
@@ -163,6 +166,25 @@ def _read_secret(folder: Path, file: str) -> str:
     if len(content) > MAX_SECRET_FILE or "\n" in text:
         raise BadValueError("holds more than one line", "name a file that holds the secret alone")
     return text
+
+
+def check_own_keys(document: Mapping[str, Any], report: Report) -> None:
+    """Refuse keys of our own doors that somebody could guess; called when files of keys have been read.
+
+    Passwords and keys of other programs are theirs to judge.
+    """
+    server = section(document, "server")
+    for key in SECRET_FILES["server"]:
+        value = server.get(key)
+        # White space alone is none, as the models have it.
+        if isinstance(value, str) and value.strip() and len(value) < SHORTEST_KEY:
+            report(
+                ("server", f"{key}_file" if server.get(f"{key}_file") else key),
+                BadValueError(
+                    f"has fewer than {SHORTEST_KEY} characters",
+                    "take a long one that nobody guesses, such as the output of: openssl rand -hex 20",
+                ),
+            )
 
 
 _NO_USE: Final = {

@@ -172,12 +172,23 @@ def _url(value: object) -> str:
     return text.rstrip("/")
 
 
+EMBEDDED: Final = "embedded"
+"""Stands for an address: a simulated client that is started with the service."""
+
+
+def _hook_url(value: object) -> str:
+    url = _url(value)
+    if not re.fullmatch(r"[A-Za-z0-9-._~:/\[\]]+", url):
+        raise BadValueError(
+            "has a character in it that the line in qBittorrent would not keep",
+            "write http://host:port or https://host:port, with a path of letters, digits and - . _ ~ if there is one",
+        )
+    return url
+
+
 def _client_url(value: object) -> str:
     if isinstance(value, str) and value.strip().lower() == "embedded":
-        raise BadValueError(
-            "the embedded simulator is not part of this version",
-            "write the address of qBittorrent's Web UI, http://host:port",
-        )
+        return EMBEDDED
     return _url(value)
 
 
@@ -301,8 +312,13 @@ TrackerId = Annotated[
 OptionalUrl = Annotated[
     str | None, PlainValidator(_optional(_url)), _or_none({"type": "string", "pattern": "^https?://"})
 ]
+HookUrl = Annotated[
+    str | None, PlainValidator(_optional(_hook_url)), _or_none({"type": "string", "pattern": "^https?://"})
+]
 ClientUrl = Annotated[
-    str | None, PlainValidator(_optional(_client_url)), _or_none({"type": "string", "pattern": "^https?://"})
+    str | None,
+    PlainValidator(_optional(_client_url)),
+    _or_none({"type": "string", "pattern": "^(https?://|embedded$)"}),
 ]
 Host = Annotated[str, PlainValidator(_host), WithJsonSchema({"type": "string"})]
 ListenHost = Annotated[str, PlainValidator(_listen_host), WithJsonSchema({"type": "string"})]

@@ -120,6 +120,7 @@ def parse(text: str, *, source: Path, environ: Mapping[str, str], strategies: Co
     checks.check_rules(document, report)
     checks.check_strategy(document, installed_strategies() if strategies is None else strategies, report)
     checks.check_cross_seed(document, report)
+    checks.check_own_keys(document, report)
 
     explainer = Explainer(source, tree, _secret_texts(document))
     for flaw in tree.flaws:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from qguard.config.fields import (
     DURATION,
+    EMBEDDED,
     KIND,
     AllowedHosts,
     Bool,
@@ -19,6 +20,7 @@ from qguard.config.fields import (
     Domains,
     FilePath,
     Float,
+    HookUrl,
     Host,
     Int,
     Level,
@@ -241,8 +243,8 @@ class QBittorrent(Section):
 
     url: ClientUrl = Field(
         None,
-        description="`http(s)://host[:port][/base]` of the Web UI. None: host and port below. `embedded` is reserved"
-        " for a simulator.",
+        description="`http(s)://host[:port][/base]` of the Web UI, or `embedded` for a simulated client with torrents"
+        " of your trackers, to try qguard out. None: host and port below.",
     )
     host: Host = Field("localhost", description="Host name or address; used where there is no url.")
     port: Int = Field(
@@ -268,8 +270,15 @@ class QBittorrent(Section):
     )
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether the client is simulated."""
+        return self.url == EMBEDDED
+
+    @property
     def base_url(self) -> str:
-        """The address of the Web UI, without a slash at its end."""
+        """The address of the Web UI, without a slash at its end; of an embedded client this machine's."""
+        if self.is_embedded:
+            return "http://127.0.0.1"
         if self.url is not None:
             return self.url
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
@@ -434,14 +443,16 @@ class Server(Section):
 
     api_key: Secret = Field(
         None,
-        description="Key for everything. None: requests from loopback need none, and where global.host is wider one is"
-        " generated at first start.",
+        description="Key for everything, 8 characters or more. None: requests from loopback need none, and where"
+        " global.host is wider one is generated at first start.",
     )
     api_key_file: OptionalPath = Field(None, description="Path of a file that holds api_key.")
-    read_key: Secret = Field(None, description="Key for reading and /metrics only.")
+    read_key: Secret = Field(None, description="Key for reading and /metrics only, 8 characters or more.")
     read_key_file: OptionalPath = Field(None, description="Path of a file that holds read_key.")
     hook_key: Secret = Field(
-        None, description="Key for POST /webhook only. None: the webhook may come from private addresses without one."
+        None,
+        description="Key for POST /webhook only, 8 characters or more. None: the webhook may come from private"
+        " addresses without one.",
     )
     hook_key_file: OptionalPath = Field(None, description="Path of a file that holds hook_key.")
     allowed_hosts: AllowedHosts = Field(
@@ -454,7 +465,7 @@ class Server(Section):
         description="List of IP addresses or networks of reverse proxies whose forwarding headers are believed. Without"
         " one, a request with such headers never counts as local.",
     )
-    hook_url: OptionalUrl = Field(
+    hook_url: HookUrl = Field(
         None,
         description="`http(s)://host:port` of this service as qBittorrent sees it, for `qguard hook install`. None:"
         " made from global.host and port.",

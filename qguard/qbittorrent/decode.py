@@ -55,6 +55,12 @@ class TorrentDetails(msgspec.Struct, frozen=True):
     """As the client sees it."""
     infohash_v1: str = ""
     """Empty for a torrent without one, and before 4.4."""
+    added_on: int = 0
+    """Epoch seconds."""
+    progress: float = 0.0
+    """Of what is wanted of it, 1 when all is there; while it is checked, of the check."""
+    state: str = ""
+    """As the client calls it."""
 
 
 class _MainData(msgspec.Struct, gc=False):

@@ -98,6 +98,8 @@ class SimulatedClient:
     """Info-hashes added since somebody last looked, for the external program."""
     sent: Float64 = field(init=False)
     """(N,) bytes of the last tick."""
+    active_at: Float64 = field(init=False)
+    """(N,) when each last uploaded, or was added, seconds."""
 
     _second: Float64 = field(init=False)
     _served: Float64 = field(init=False)
@@ -112,6 +114,7 @@ class SimulatedClient:
         self.plant = Plant(rng)
         self.leechers = Leechers(rng, habits=self.habits)
         self.uploaded = self.session = self.upspeed = self._second = self._served = self.sent = np.zeros(0)
+        self.active_at = np.zeros(0)
         self.saved_limit = np.zeros(0, np.int64)
         first, self.torrents = self.torrents, []
         self.row = {}
@@ -172,6 +175,7 @@ class SimulatedClient:
         self.uploaded += self.sent
         self.session += self.sent
         self._second += self.sent
+        self.active_at[self.sent > 0] = self.now
         if self._ticks % round(1 / TICK) == 0:
             self.upspeed = EMA * self.upspeed + (1 - EMA) * self._second
             self._second = np.zeros(len(self))
@@ -223,12 +227,13 @@ class SimulatedClient:
         self.row = {t.infohash: n for n, t in enumerate(torrents)}
         self.plant.keep(rows)
         self.leechers.keep(rows, np.array([t.habit for t in torrents], np.int64))
-        for name in ("uploaded", "session", "upspeed", "saved_limit", "_second", "_served", "sent"):
+        for name in ("uploaded", "session", "upspeed", "saved_limit", "_second", "_served", "sent", "active_at"):
             column = getattr(self, name)
             kept = np.zeros(len(rows), column.dtype)
             kept[rows >= 0] = column[rows[rows >= 0]]
             setattr(self, name, kept)
         self._served[rows < 0] = 1.0
+        self.active_at[rows < 0] = self.now
         self._refresh()
 
     def rename(self, infohash: str, **changes: object) -> None:

@@ -1,4 +1,4 @@
-"""`QbittorrentClient` against each real qBittorrent: what it reads is so, what it writes arrives, once."""
+"""`QbittorrentClient` against real and simulated qBittorrents: what it reads is so, what it writes arrives, once."""
 
 import asyncio
 import ssl
@@ -16,10 +16,10 @@ from qguard.qbittorrent.client import LOGIN_PAUSE, Address, QbittorrentClient
 from qguard.qbittorrent.errors import BadAnswerError, LoginRefusedError, UnreachableError
 from qguard.snapshot import Torrents
 from qguard.trackers import Matcher
-from tests.support.daemon import Daemon, unavailable_reason
+from tests.support.daemon import REQUIRED, VERSIONS, Daemon, unavailable_reason
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
-from tests.support.swarm import Swarm
+from tests.support.simulated import SIMULATED, AnyDaemons, swarm_of
 from tests.support.torrents import Torrent, make_torrent, make_torrents, seed
 from tests.support.tracker import Tracker
 from tests.support.webapi import WebApi
@@ -44,6 +44,33 @@ class Scene:
     @property
     def hashes(self) -> list[str]:
         return [torrent.infohash for torrent in self.torrents]
+
+
+@pytest.fixture(scope="session", params=[*VERSIONS, *SIMULATED])
+def daemon_version(request: pytest.FixtureRequest) -> str:
+    """Each real version, where it is installed, and each simulated one."""
+    version = str(request.param)
+    if version not in SIMULATED and (reason := unavailable_reason(version)):
+        if version in REQUIRED:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return version
+
+
+@pytest.fixture
+def daemon(swept: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Daemon]]:
+    """Start real and simulated daemons."""
+    with AnyDaemons(
+        request.getfixturevalue("daemon_version") if "daemon_version" in request.fixturenames else None
+    ) as (daemons):
+        yield daemons.start
+
+
+@pytest.fixture(scope="module")
+def module_daemon(swept: None) -> Iterator[Callable[..., Daemon]]:
+    """The same for a whole module."""
+    with AnyDaemons() as daemons:
+        yield daemons.start
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +384,7 @@ async def test_everything_that_uploads_is_among_the_active_with_every_field(
 ) -> None:
     busy = scene.hashes[:3]
     scene.api.set_limit(busy, 0)
-    with Swarm(scene.daemon.bt_port) as swarm:
+    with swarm_of(scene.daemon) as swarm:
         for torrent in scene.torrents[:3]:
             swarm.add(torrent, 100_000)
         swarm.wait_ready()
@@ -559,11 +586,11 @@ class Keyed:
     key: str
 
 
-@pytest.fixture(scope="module")
-def keyed(module_daemon: Callable[..., Daemon]) -> Keyed:
-    if reason := unavailable_reason("sid"):
+@pytest.fixture(scope="module", params=["sid", "simulated sid"])
+def keyed(request: pytest.FixtureRequest, module_daemon: Callable[..., Daemon]) -> Keyed:
+    if request.param not in SIMULATED and (reason := unavailable_reason(request.param)):
         pytest.skip(reason)
-    daemon = module_daemon("sid")
+    daemon = module_daemon(request.param)
     with daemon.api() as api:
         return Keyed(daemon, str(api.post("app/rotateAPIKey").json()["apiKey"]))
 

@@ -219,6 +219,57 @@ def test_the_ledger_is_paged_to_its_end(service: HttpService) -> None:
     assert seen == [f"*: {percentage} %" for percentage in (4, 3, 2, 1, 0)]
 
 
+def test_a_hash_in_capitals_is_the_same_torrent(service: HttpService) -> None:
+    service.post("/cycle/force")
+    (change,) = service.get("/ledger", hash=f" {'A' * 40}")["changes"]
+    assert change["hash"] == "a" * 40
+
+
+@pytest.mark.parametrize("path", ["/ledger?trackr=alpha", "/match/test?url=x&detaild=true"])
+def test_a_query_with_a_slip_of_the_pen_is_refused(service: HttpService, path: str) -> None:
+    reply = service.http.get(path)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_field")
+    assert "known are" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "waiting"),
+    [("add", "queued", 1), ("complete", "queued", 1), ("torrent_added", "queued", 1), ("delete", "noted", 0)],
+)
+def test_any_event_of_a_hook_is_taken_and_the_answer_says_what_becomes_of_it(
+    service: HttpService, event: str, status: str, waiting: int
+) -> None:
+    reply = service.http.post("/webhook", data={"event": event, "hash": "b" * 40})
+    assert (reply.status_code, reply.json()["status"], reply.json()["queue_size"]) == (202, status, waiting)
+
+
+@pytest.mark.parametrize("url", ["http://qguard:8089/a b", "http://qguard:8089/%K", "http://qguard:8089/$(x)"])
+def test_an_address_that_would_break_the_line_of_a_hook_is_refused(service: HttpService, url: str) -> None:
+    reply = service.http.post("/preview/next-cycle", json={"config": f"{CONFIG}server: {{hook_url: '{url}'}}\n"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_configuration")
+    assert "server.hook_url" in reply.json()["error"]["message"]
+    assert service.post("/preview/next-cycle", config=f"{CONFIG}server: {{hook_url: 'http://[fd00::2]:80/a-b_~.c'}}\n")
+
+
+def test_what_is_wrong_with_a_body_is_said_in_words_of_ours(service: HttpService) -> None:
+    said = {
+        name: service.http.post("/limits/reset", content=body).json()["error"]["message"]
+        for name, body in {
+            "field": b'{"sope": 1}',
+            "type": b'{"confirm": 1}',
+            "choice": b'{"scope": "sommething"}',
+            "json": b"{",
+        }.items()
+    }
+    assert said == {
+        "field": "the body is not what is expected: a field is not known; known are "
+        "confirm, scope, mark_restored, reason",
+        "type": "the body is not what is expected: Expected `bool`, got `int` - at `$.confirm`",
+        "choice": "the body is not what is expected: Expected another value - at `$.scope`",
+        "json": "the body is not what is expected: Input data was truncated",
+    }
+
+
 def test_changes_are_paged_too(service: HttpService) -> None:
     service.post("/cycle/force")
     first = service.get("/ledger", show="changes", limit=3)

@@ -13,8 +13,9 @@ from qguard.cycle import Memory
 from qguard.ledger import Ledger
 from qguard.rollback import Scope
 from qguard.service import Service
-from tests.support.daemon import PASSWORD, USERNAME, Daemon
+from tests.support.daemon import PASSWORD, REQUIRED, USERNAME, VERSIONS, Daemon, unavailable_reason
 from tests.support.proxy import Proxy
+from tests.support.simulated import SIMULATED, AnyDaemons
 from tests.support.torrents import make_torrents, seed
 
 COUNT = 12
@@ -27,9 +28,14 @@ trackers:
 """
 
 
-@pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[tuple[Service, Proxy, Daemon]]:
-    with Daemon("4.5") as daemon, daemon.api() as api, Proxy(daemon.port) as proxy:
+@pytest.fixture(params=[*VERSIONS, *SIMULATED])
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Service, Proxy, Daemon]]:
+    version = str(request.param)
+    if version not in SIMULATED and (reason := unavailable_reason(version)):
+        if version in REQUIRED:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    with AnyDaemons() as daemons, daemons.start(version) as daemon, daemon.api() as api, Proxy(daemon.port) as proxy:
         seed(daemon, api, make_torrents(COUNT, daemon.data, tiers=[["http://127.0.0.2:9/announce"]]))
         path = tmp_path / "qguard.yaml"
         path.write_text(CONFIGURATION % (proxy.port, USERNAME, PASSWORD))

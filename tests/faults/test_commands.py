@@ -133,6 +133,15 @@ def test_a_percentage_that_is_none_is_refused(lonely: Setup, percentage: str) ->
         (["override", "alpha", "1 MiB/s", "--until", "2001-01-01"], ["'2001-01-01' lies in the past"]),
         (["override", "alpha", "1 MiB/s", "--until", "9" * 20], ["is not a time"]),
         (["override", "alpha", "1 MiB/s", "--until", "9999-12-31"], ["is not a time"]),
+        (["override", "alpha", "1 MiB/s", "--until", "9" * 17 + "d"], ["is not a time"]),
+        (["pause", "--for", "9" * 17 + "d"], ["no length of time that ends"]),
+        (["pause", "--for", "9" * 400], ["no length of time that ends"]),
+        (["pause", "--for", "0s"], ["no length of time that ends"]),
+        (["rollback", "--yes", "--since", "9" * 17 + "d"], ["is not a time"]),
+        (["rollback", "--yes", "--cycle", "9" * 23], ["a whole number from 0 to"]),
+        (["ledger", "--cycle", "9" * 23], ["a whole number from 0 to"]),
+        (["ledger", "--before", "-1"], ["a whole number from 0 to"]),
+        (["resume", "--hash", "zz"], ["is not an info-hash", "40 digits"]),
     ],
     ids=" ".join,
 )
@@ -287,6 +296,7 @@ def test_through_a_service_that_cannot_reach_its_client_the_codes_are_the_same(s
         (["rollout", "10", "--tracker", "gamma"], ["there is no tracker 'gamma'", "there are alpha, beta, rest"]),
         (["override", "gamma", "1 MiB/s"], ["there is no tracker 'gamma'", "there are alpha, beta, rest"]),
         (["override", "gamma", "--clear"], ["there is no tracker 'gamma'", "there are alpha, beta, rest"]),
+        (["resume", "--hash", "F" * 40], ["never changed torrent", "f" * 40, "nothing was done"]),
         (["rollback", "--yes", "--cycle", "999"], ["999"]),
         (["adopt", "--yes", "--originals", "none.jsonl"], ["no originals file", "none.jsonl", ".originals.jsonl"]),
     ],
@@ -297,6 +307,21 @@ def test_what_cannot_be_done_is_one_line_with_a_service_and_without(
 ) -> None:
     assert_one_line(running.setup.command(*words), 1, *told)
     assert_one_line(setup.command(*words), 1, *told)
+
+
+@pytest.mark.qbittorrent
+@pytest.mark.parametrize("words", [["resume", "--hash", "zz"], ["pause", "--reason", "x" * 2000]], ids=" ".join)
+def test_a_wrong_use_that_only_the_service_sees_ends_with_2_too(running: Service, words: list[str]) -> None:
+    assert running.setup.command(*words).expect(2).out == ""
+
+
+@pytest.mark.qbittorrent
+@pytest.mark.parametrize("content", ["", "not an original\n"])
+def test_a_wrong_originals_file_is_one_line(running: Service, setup: Setup, content: str) -> None:
+    for there in (running.setup, setup):
+        (there.folder / "wrong.originals.jsonl").write_text(content)
+        told = there.command("adopt", "--yes", "--originals", str(there.folder / "wrong.originals.jsonl"))
+        assert_one_line(told, 2, "wrong.originals.jsonl")
 
 
 ALL = {

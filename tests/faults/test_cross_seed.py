@@ -20,6 +20,7 @@ from qguard.qbittorrent.errors import UnreachableError
 from tests.support.daemon import Daemon
 from tests.support.ports import free_port
 from tests.support.process import ALPHA, BETA, Seeds, Service, Setup, sown, until
+from tests.support.torrents import make_torrent
 
 KEY = "cross-seeds-own-key"
 
@@ -139,6 +140,30 @@ def test_what_the_client_does_not_have_is_not_passed_on(planted: Seeds, setup: S
 
 
 @pytest.mark.qbittorrent
+def test_hooks_of_anybody_near_reach_cross_seed_once_and_for_finished_torrents_only(
+    planted: Seeds, setup: Setup
+) -> None:
+    unfinished = make_torrent("not-here-yet", None, tiers=[[f"http://{ALPHA}:9/announce"]])
+    planted.api.add([("not-here-yet.torrent", unfinished.metainfo)], {"savepath": str(planted.daemon.data)})
+    finished = planted.hashes[0]
+    with receiving() as receiver:
+        point(setup, receiver.url)
+        try:
+            until(lambda: unfinished.infohash in planted.api.torrents(), "the torrent that is not finished")
+            with setup.start() as service:
+                for _ in range(4):
+                    hook(service, unfinished.infohash)
+                    hook(service, finished)
+                    until(lambda: receiver.got, "the finished torrent at cross-seed")
+                until(lambda: not list(setup.folder.glob("*.cross-seed")), "nothing that waits")
+                hooks = service.http.get("/stats").json()["hooks"]
+        finally:
+            planted.api.delete([unfinished.infohash])
+    assert receiver.hashes == [finished]
+    assert (hooks["cross_seed_forwarded"], hooks["cross_seed_dropped"]) == (1, 0)
+
+
+@pytest.mark.qbittorrent
 def test_a_cross_seed_that_hangs_holds_up_neither_hooks_nor_cycles(planted: Seeds, setup: Setup) -> None:
     with receiving() as receiver:
         receiver.gate.clear()
@@ -231,10 +256,13 @@ def test_commands_beside_no_service_leave_alone_what_waits(planted: Seeds, setup
 
 
 class Client:
-    """Has the torrents it is told of, and answers when it is told to."""
+    """Has the torrents it is told of, all finished, and answers when it is told to."""
 
     def __init__(self, *names: str, aliases: dict[str, str] | None = None) -> None:
         self.names = set(names)
+        self.progress: dict[str, float] = {}
+        self.states: dict[str, str] = {}
+        self.added_on = 1_700_000_000
         self.other = aliases or {}
         self.listings = 0
         self.away = 0
@@ -243,7 +271,15 @@ class Client:
         if self.away:
             self.away -= 1
             raise UnreachableError("away")
-        return TorrentDetails(infohash, name=infohash) if infohash in self.names else None
+        if infohash not in self.names:
+            return None
+        return TorrentDetails(
+            infohash,
+            name=infohash,
+            added_on=self.added_on,
+            progress=self.progress.get(infohash, 1.0),
+            state=self.states.get(infohash, "stalledUP"),
+        )
 
     async def aliases(self) -> dict[str, str]:
         self.listings += 1
@@ -271,9 +307,16 @@ async def passed_on(forwarder: Forwarder, infohashes: Sequence[str]) -> None:
     await forwarder.close()
 
 
-def forward(url: str, client: Client, *, path: Path | None = None, enabled: bool = True) -> Forwarder:
+def forward(
+    url: str,
+    client: Client,
+    *,
+    path: Path | None = None,
+    enabled: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+) -> Forwarder:
     settings = CrossSeed(enabled=enabled, url=url, api_key=KEY)
-    return Forwarder(lambda: settings, lambda: client, path=path, pause=0.01)  # type: ignore[arg-type, return-value] # a part of one
+    return Forwarder(lambda: settings, lambda: client, path=path, pause=0.01, clock=clock)  # type: ignore[arg-type, return-value] # a part of one
 
 
 async def test_5xx_is_tried_again_until_it_is_taken() -> None:
@@ -341,6 +384,86 @@ async def test_the_queue_is_bounded_and_what_does_not_fit_is_counted(monkeypatch
         await passed_on(forwarder, [*names(5), names(1)[0]])
     assert receiver.hashes == names(3)
     assert forwarder.dropped == 2
+
+
+async def test_what_the_client_has_not_finished_is_not_passed_on_and_is_no_problem() -> None:
+    begun, almost, done = names(3)
+    client = Client(begun, almost, done)
+    client.progress |= {begun: 0.0, almost: 0.999}
+    client.states[begun] = "missingFiles"
+    with receiving() as receiver:
+        forwarder = forward(receiver.url, client)
+        await passed_on(forwarder, [begun, almost, done])
+    assert receiver.hashes == [done]
+    assert (forwarder.unfinished, forwarder.dropped, forwarder.problem) == (2, 0, "")
+
+
+async def test_what_is_being_checked_is_waited_for() -> None:
+    (name,) = names(1)
+
+    class Checking(Client):
+        looks = 0
+
+        async def details(self, infohash: str) -> TorrentDetails | None:
+            self.looks += 1
+            self.progress[name], self.states[name] = (
+                (1.0, "stalledUP") if self.looks > 2 else (0.3, "checkingResumeData")
+            )
+            return await super().details(infohash)
+
+    client = Checking(name)
+    with receiving() as receiver:
+        await passed_on(forward(receiver.url, client), [name])
+    assert (receiver.hashes, client.looks) == ([name], 3)
+
+
+async def test_a_torrent_is_passed_on_once_however_often_its_hook_comes() -> None:
+    first, second = names(2)
+    now = [0.0]
+    client = Client(first, second)
+    with receiving() as receiver:
+        forwarder = forward(receiver.url, client, clock=lambda: now[0])
+        for _ in range(4):
+            await passed_on(forwarder, [first, second])
+            now[0] += cross_seed.REPEAT_AFTER / 5
+        assert receiver.hashes == [first, second]
+        assert (forwarder.forwarded, forwarder.repeated, forwarder.problem) == (2, 6, "")
+        client.added_on += 1  # deleted, and added again
+        await passed_on(forwarder, [first])
+        now[0] += cross_seed.REPEAT_AFTER
+        await passed_on(forwarder, [first])
+        forwarder.reconfigured()
+        await passed_on(forwarder, [first])
+    assert receiver.hashes == [first, second, first, first, first]
+
+
+async def test_what_was_not_taken_may_be_sent_again_and_what_is_worked_on_may_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused, slow = names(2)
+    with receiving(401, 204) as receiver:
+        forwarder = forward(receiver.url, Client(refused, slow))
+        await passed_on(forwarder, [refused])
+        await passed_on(forwarder, [refused])
+        assert receiver.hashes == [refused, refused]
+        receiver.gate.clear()
+        settings = CrossSeed(enabled=True, url=receiver.url, api_key=KEY)
+        monkeypatch.setattr(forwarder, "_settings", lambda: settings.model_copy(update={"timeout": 0.1}))
+        await passed_on(forwarder, [slow])
+        assert "no answer" in forwarder.problem
+        receiver.gate.set()
+        await passed_on(forwarder, [slow])
+    assert receiver.hashes == [refused, refused, slow]
+
+
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_seed, "REMEMBERED", 2)
+    with receiving() as receiver:
+        forwarder = forward(receiver.url, Client(*names(3)))
+        await passed_on(forwarder, names(3))
+        await passed_on(forwarder, names(3)[1:])
+        assert len(receiver.got) == 3
+        assert len(forwarder._passed) == 2
 
 
 # The file

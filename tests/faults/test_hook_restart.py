@@ -40,6 +40,18 @@ def test_a_kill_right_after_the_answer_loses_no_torrent(seeds: Seeds, setup: Set
         assert service.health()["problems"] == {}
 
 
+def test_when_the_last_hook_came_is_known_after_a_kill(setup: Setup) -> None:
+    with setup.start() as service:
+        assert service.health()["last_hook_time"] is None
+        assert service.http.post("/webhook", data={"event": "delete", "hash": "a" * 40}).status_code == 202
+        came = service.health()["last_hook_time"]
+        service.kill()
+    checks = {check["topic"]: check["words"] for check in setup.command("doctor", "--json").json["checks"]}
+    assert checks["last hook"].startswith("came ")
+    with setup.start() as service:
+        assert service.health()["last_hook_time"] == pytest.approx(came, abs=0.001), "a file's time is less exact"
+
+
 def test_a_torrent_that_comes_after_the_restart_is_still_waited_for(seeds: Seeds, setup: Setup) -> None:
     torrent = make_torrent("added-after-the-start", seeds.daemon.data, tiers=[[f"http://{ALPHA}:9/announce"]])
     with setup.start() as service:

@@ -1,13 +1,22 @@
 """I8: a running service takes a good edit of its configuration at once, and a bad one never."""
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
+from qguard.api.server import Rules
+from qguard.config import load
+from qguard.ledger import Ledger
+from qguard.log import redact
+from qguard.service import Service as Inside
+from qguard.snapshot import empty
 from tests.support.daemon import Daemon
+from tests.support.fake_client import FakeClient
 from tests.support.ports import free_port
 from tests.support.process import ALPHA_CAP, BETA_CAP, Seeds, Service, Setup, sown, until
 
@@ -166,6 +175,70 @@ def test_a_reload_by_request_says_what_is_in_force(service: Service) -> None:
     report = answer.json()
     assert (report["status"], report["rollout_percentage"], report["restart_needed"]) == ("reloaded", 50, [])
     assert ["cache_ttl_seconds" in warning for warning in report["warnings"]] == [True]
+
+
+@pytest.mark.parametrize("by_request", [False, True], ids=["watched", "requested"])
+def test_a_new_key_counts_soon_while_the_client_hangs(seeds: Seeds, setup: Setup, *, by_request: bool) -> None:
+    old, new = "the-first-key-of-all", "the-key-after-the-leak"
+    setup.config["server"] = {"api_key": old}
+    setup.config["qbittorrent"]["timeout"] = 60
+    setup.save()
+    with setup.start() as service:
+
+        def opens(key: str) -> bool:
+            return service.http.get("/stats", headers={"X-API-Key": key}).status_code == 200
+
+        assert (opens(old), opens(new)) == (True, False)
+        fault = seeds.proxy.hang("torrents/info", times=None)
+        fault.wait()  # a cycle waits, for up to a minute
+        setup.config["server"] = {"api_key": new}
+        setup.save()
+        if by_request:
+            token = json.loads(setup.database.with_name("ledger.db.lock").read_text())["token"]
+            answer = service.http.post("/config/reload", headers={"X-API-Key": token}, timeout=SOON)
+            assert answer.status_code == 200
+            assert (opens(old), opens(new)) == (False, True)
+        until(lambda: not opens(old) and opens(new), "the end of the old key", SOON)
+        fault.release()
+
+
+KEY_FILE = "qguard.api_key"
+
+
+async def test_keys_that_cannot_be_made_leave_the_former_ones_hidden_told_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redact, "redactor", redact.redactor)
+    first, token = "the-first-key-of-all", "token-of-commands"
+    path = tmp_path / "qguard.yaml"
+    sections = {
+        "global": {"host": "0.0.0.0"},
+        "qbittorrent": {"url": "http://127.0.0.1:1"},
+        "trackers": [{"id": "rest", "pattern": ".*", "max_upload_speed": "unlimited"}],
+        "rollback": {"database_path": "ledger.db"},
+    }
+    path.write_text(yaml.safe_dump({**sections, "server": {"api_key": first}}))
+    service = Inside(
+        load(path), await Ledger.open(tmp_path / "ledger.db"), client_factory=lambda _: FakeClient(empty())
+    )
+    try:
+        rules = Rules(service, token)
+        (tmp_path / KEY_FILE).mkdir()  # nobody's key is in there
+        path.write_text(yaml.safe_dump(sections))
+        await service.reload()
+        for _ in range(2):
+            assert rules().holder(first.encode()) == "api_key"
+            assert redact(f"{first} and {token}") == "*** and ***"
+        assert "the former keys stay in force" in service.health().problems["keys"]
+        (tmp_path / KEY_FILE).rmdir()
+        made = rules()
+        assert made.holder(first.encode()) is None
+        assert "keys" not in service.health().problems
+        key = (tmp_path / KEY_FILE).read_text().strip()
+        assert made.holder(key.encode()) == "api_key"
+        assert redact(f"{key} and {token}") == "*** and ***"
+    finally:
+        await service.close()
 
 
 def test_a_bad_file_at_the_start_starts_nothing(seeds: Seeds, setup: Setup) -> None:

@@ -54,6 +54,8 @@ def test_a_client_that_is_down_at_the_start_and_goes_away_later_is_waited_for(se
 
             daemon.kill()
             service.wait_degraded("client")
+            alpha = service.http.get("/stats/trackers").json()["alpha"]
+            assert (alpha["in_force"], "see client in /health" in str(alpha["not_in_force"])) == (False, True)
             service.wait_health(lambda health: health["update_interval"] >= MORE_TRIES, "more tries")
             assert len(service.logged("does not answer")) == 2
             start_again(seeds)

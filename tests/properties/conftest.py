@@ -1,8 +1,15 @@
 import os
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # No deadline: the machines that run this are shared, and slowness is not what these tests are about.
-settings.register_profile("ci", max_examples=300, deadline=None)
-settings.register_profile("long", max_examples=30_000, deadline=None)
+settings.register_profile("ci", max_examples=1_000, deadline=None)
+settings.register_profile("long", max_examples=100_000, deadline=None)
+# To try things out: few examples, and none made smaller.
+settings.register_profile(
+    "quick",
+    max_examples=int(os.environ.get("QGUARD_EXAMPLES", "100")),
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile(os.environ.get("QGUARD_HYPOTHESIS", "ci"))

@@ -6,16 +6,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocators.waterfill import MAX_WEIGHT, waterfill
-from tests.properties.oracle import weighted_max_min
+from tests.properties.oracle import by_sorting, weighted_max_min
 
-weights = st.one_of(st.integers(1, 10), st.integers(0, 20).map(lambda e: 2**e), st.integers(1, MAX_WEIGHT))
-bounds = st.one_of(st.integers(0, 20), st.integers(0, 2**31 - 2))
-rows = st.tuples(weights, bounds, bounds).map(lambda r: (r[0], min(r[1], r[2]), max(r[1], r[2])))
-caps = st.one_of(st.integers(0, 100), st.integers(0, 2**32), st.integers(0, 2**42))
-trackers = st.lists(st.tuples(caps, st.lists(rows, min_size=1, max_size=8)), max_size=4)
+Row = tuple[int, int, int]
+Problem = list[tuple[int, list[Row]]]
+
+ROW = 14
 
 
-def fill(problem: list[tuple[int, list[tuple[int, int, int]]]]) -> list[list[int]]:
+@st.composite
+def problems(draw: st.DrawFn, most_rows: int = 8) -> Problem:
+    """Caps and their rows of weight, lower and upper bound; every order of magnitude, weights from 1 to 2^20."""
+    problem = []
+    for _ in range(draw(st.integers(0, 4))):
+        size = draw(st.integers(1, most_rows))
+        raw = draw(st.binary(min_size=size * ROW + 7, max_size=size * ROW + 7))
+        cap = int.from_bytes(raw[1:7], "little") % 2 ** (raw[0] % 43) + (raw[0] == 255) * 2**41
+        rows = []
+        for at in range(7, len(raw), ROW):
+            one, two = (
+                min(int.from_bytes(raw[i + 1 : i + 5], "little") % 2 ** (raw[i] % 32), 2**31 - 2)
+                for i in (at + 4, at + 9)
+            )
+            weight = min(1 + int.from_bytes(raw[at + 1 : at + 4], "little") % 2 ** (raw[at] % 21), MAX_WEIGHT)
+            rows.append((2 ** (raw[at] % 21) if raw[at] > 200 else weight, min(one, two), max(one, two)))
+        problem.append((cap, rows))
+    return problem
+
+
+def fill(problem: Problem) -> list[list[int]]:
     sizes = [len(r) for _, r in problem]
     columns = np.array([row for _, r in problem for row in r], np.int64).reshape(-1, 3).T.copy()
     start = np.cumsum([0, *sizes[:-1]], dtype=np.int64)[: len(sizes)]
@@ -23,32 +42,83 @@ def fill(problem: list[tuple[int, list[tuple[int, int, int]]]]) -> list[list[int
     return [part.tolist() for part in np.split(x, np.cumsum(sizes)[:-1])] if sizes else []
 
 
-@given(problem=trackers)
-def test_within_a_byte_of_the_exact_solution_and_exact_in_sum(problem) -> None:
+def p01_the_sum_is_exact(cap: int, rows: list[Row], x: list[int]) -> None:
+    _, lo, hi = zip(*rows, strict=True)
+    assert sum(x) == min(cap, sum(hi if sum(lo) <= cap else lo))
+
+
+def p02_bounds_hold_where_they_fit(cap: int, rows: list[Row], x: list[int]) -> None:
+    _, lo, hi = zip(*rows, strict=True)
+    if sum(lo) <= cap:
+        assert all(a <= v <= b for v, a, b in zip(x, lo, hi, strict=True))
+
+
+def p03_the_cap_wins_where_they_do_not(cap: int, rows: list[Row], x: list[int]) -> None:
+    _, lo, _ = zip(*rows, strict=True)
+    if sum(lo) > cap:
+        assert sum(x) == cap
+        assert all(0 <= v <= a for v, a in zip(x, lo, strict=True))
+
+
+def p05_within_a_byte_of_exact_arithmetic(cap: int, rows: list[Row], x: list[int]) -> None:
+    exact = weighted_max_min(cap, *zip(*rows, strict=True))
+    assert sum(x) == sum(exact)
+    assert all(abs(a - b) <= 1 for a, b in zip(x, exact, strict=True))
+
+
+def p10_within_a_byte_of_sorting(cap: int, rows: list[Row], x: list[int]) -> None:
+    other = by_sorting(cap, *zip(*rows, strict=True))
+    assert sum(x) == sum(other)
+    assert all(abs(a - b) <= 1 for a, b in zip(x, other, strict=True))
+
+
+@given(problem=problems())
+def test_p01_p02_p03_p05_p10_the_split_is_the_exact_one(problem: Problem) -> None:
     for (cap, rows), x in zip(problem, fill(problem), strict=True):
-        weight, lo, hi = zip(*rows, strict=True)
-        exact = weighted_max_min(cap, weight, lo, hi)
-        assert sum(x) == sum(exact)
-        assert all(abs(a - b) <= 1 for a, b in zip(x, exact, strict=True))
+        p01_the_sum_is_exact(cap, rows, x)
+        p02_bounds_hold_where_they_fit(cap, rows, x)
+        p03_the_cap_wins_where_they_do_not(cap, rows, x)
+        p05_within_a_byte_of_exact_arithmetic(cap, rows, x)
+        p10_within_a_byte_of_sorting(cap, rows, x)
 
 
-@given(problem=trackers)
-def test_the_cap_wins_over_lower_bounds_and_bounds_hold_where_they_fit(problem) -> None:
-    for (cap, rows), x in zip(problem, fill(problem), strict=True):
-        _, lo, hi = zip(*rows, strict=True)
-        assert sum(x) == min(cap, sum(hi if sum(lo) <= cap else lo))
-        if sum(lo) <= cap:
-            assert all(a <= v <= b for v, a, b in zip(x, lo, hi, strict=True))
-        else:
-            assert all(0 <= v <= a for v, a in zip(x, lo, strict=True))
+@given(problem=problems(), data=st.data())
+def test_p06_equals_differ_by_a_byte_and_order_moves_no_more(problem: Problem, data: st.DataObject) -> None:
+    twice = [(cap, [row for row in rows for _ in range(2)]) for cap, rows in problem]
+    for x in fill(twice):
+        assert all(abs(a - b) <= 1 for a, b in zip(x[::2], x[1::2], strict=True))
+    orders = [data.draw(st.permutations(range(len(rows)))) for _, rows in problem]
+    turned = [(cap, [rows[i] for i in order]) for (cap, rows), order in zip(problem, orders, strict=True)]
+    for x, y, order in zip(fill(problem), fill(turned), orders, strict=True):
+        assert all(abs(x[i] - v) <= 1 for i, v in zip(order, y, strict=True))
 
 
-@given(problem=trackers, more=st.integers(0, 2**20))
-def test_a_larger_cap_takes_from_nobody(problem, more: int) -> None:
+@given(problem=problems(), more=st.integers(0, 2**20))
+def test_p07_a_larger_cap_takes_from_nobody(problem: Problem, more: int) -> None:
     raised = [(min(cap + more, 2**42), rows) for cap, rows in problem]
-    for (_, rows), x, y in zip(problem, fill(problem), fill(raised), strict=True):
-        if sum(r[1] for r in rows) <= sum(x):
-            assert all(b >= a - 1 for a, b in zip(x, y, strict=True))
+    for x, y in zip(fill(problem), fill(raised), strict=True):
+        assert all(b >= a - 1 for a, b in zip(x, y, strict=True))
+
+
+@given(problem=problems(), which=st.integers(0, 7))
+def test_p08_another_torrent_raises_nobody(problem: Problem, which: int) -> None:
+    problem = [(cap, rows) for cap, rows in problem if len(rows) > 1]
+    without = [(cap, rows[: which % len(rows)] + rows[which % len(rows) + 1 :]) for cap, rows in problem]
+    for (cap, rows), x, alone in zip(problem, fill(problem), fill(without), strict=True):
+        if sum(lo for _, lo, _ in rows) > cap:
+            continue  # lower bounds become upper ones: then it is another problem
+        beside = x[: which % len(rows)] + x[which % len(rows) + 1 :]
+        assert all(a <= b + 1 for a, b in zip(beside, alone, strict=True))
+
+
+@given(problem=problems(), factor=st.integers(1, 16))
+def test_p09_units_of_weights_and_of_bytes_do_not_matter(problem: Problem, factor: int) -> None:
+    problem = [(cap // 16, [(max(w // 16, 1), lo // 16, hi // 16) for w, lo, hi in rows]) for cap, rows in problem]
+    heavier = [(cap, [(w * factor, lo, hi) for w, lo, hi in rows]) for cap, rows in problem]
+    larger = [(cap * factor, [(w, lo * factor, hi * factor) for w, lo, hi in rows]) for cap, rows in problem]
+    for x, by_weight, by_bytes in zip(fill(problem), fill(heavier), fill(larger), strict=True):
+        assert all(abs(a - b) <= 1 for a, b in zip(x, by_weight, strict=True))
+        assert all(abs(a * factor - b) <= factor + 1 for a, b in zip(x, by_bytes, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,17 @@ class Clock:
         return self.now
 
 
+class Connection:
+    """One that notes whether it had to give way."""
+
+    def __init__(self, *, is_answered: bool = False) -> None:
+        self.is_answered = is_answered
+        self.gave_way = False
+
+    def give_way(self) -> None:
+        self.gave_way = True
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "localhost"])
 def test_this_machine_is_loopback(address: str) -> None:
     assert is_loopback(address)
@@ -62,6 +73,36 @@ def test_without_keys_only_this_machine_and_hooks_of_neighbours_come_in() -> Non
     everybody = {(who, Need.NOTHING) for who in ("here", "neighbour", "stranger", "hidden")}
     here = {("here", need) for need in Need}
     assert opened == everybody | here | {("neighbour", Need.HOOK)}
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "version", "status"),
+    [
+        ("127.0.0.1", {"host": "localhost:8089"}, "1.1", "all"),
+        ("127.0.0.1", {"host": "0.0.0.0:8089"}, "1.1", "all"),
+        ("127.0.0.1", {"host": "qguard"}, "1.1", "all"),
+        ("::1", {"host": "[::1]:8089"}, "1.1", "all"),
+        ("127.0.0.1", {"host": "localhost"}, "1.0", "nothing"),  # nginx, unless told otherwise
+        ("127.0.0.1", {"host": "box.example"}, "1.1", "nothing"),  # a proxy that hands the name on
+        ("127.0.0.1", {"host": "192.168.1.9:8089"}, "1.1", "nothing"),
+        ("127.0.0.1", {"host": "localhost", "via": "1.1 x"}, "1.1", "nothing"),
+        ("10.0.0.7", {"host": "box.example"}, "1.1", "hook"),
+        ("10.0.0.7", {"host": "10.0.0.2"}, "1.0", "nothing"),
+        ("10.0.0.9", {"host": "10.0.0.2", "x-forwarded-for": "10.0.0.7"}, "1.0", "hook"),  # a trusted proxy names it
+        ("10.0.0.9", {"host": "10.0.0.2", "x-forwarded-for": "127.0.0.1"}, "1.0", "nothing"),
+    ],
+)
+def test_who_may_come_through_a_proxy_counts_as_nobody(
+    address: str, headers: dict[str, str], version: str, status: str
+) -> None:
+    access = Access("token", trusted_proxies=("10.0.0.9",))
+    peer = access.peer(address, headers, http_version=version)
+    opened = {need for need in (Need.HOOK, Need.READ, Need.ALL) if access.opens_without_key(peer, need)}
+    assert opened == {"all": {Need.HOOK, Need.READ, Need.ALL}, "hook": {Need.HOOK}, "nothing": set()}[status]
+
+
+def test_an_empty_key_header_does_not_hide_a_good_one() -> None:
+    assert shown_key({"x-api-key": "", "authorization": "Bearer good"}) == b"good"
 
 
 def test_a_hook_key_closes_hooks_and_nothing_else() -> None:
@@ -224,14 +265,43 @@ def test_new_keys_end_all_sessions_and_other_changes_none() -> None:
 
 def test_one_address_cannot_take_all_connections_and_this_machine_has_some_of_its_own() -> None:
     bounds = Bounds(most=4, per_address=3, reserved=2)
-    assert [bounds.take("10.0.0.7") for _ in range(4)] == [True, True, True, False]
-    assert [bounds.take("10.0.0.8") for _ in range(2)] == [True, False]
-    assert [bounds.take("127.0.0.1") for _ in range(3)] == [True, True, False]
-    bounds.give_back("10.0.0.7")
-    assert not bounds.take("10.0.0.9")  # those of this machine count
-    bounds.give_back("127.0.0.1")
-    bounds.give_back("127.0.0.1")
-    assert bounds.take("10.0.0.9")
+    first = Connection()
+    assert bounds.take("10.0.0.7", first)
+    assert [bounds.take("10.0.0.7", Connection()) for _ in range(3)] == [True, True, False]
+    assert [bounds.take("10.0.0.8", Connection()) for _ in range(2)] == [True, False]
+    busy = [Connection(is_answered=True) for _ in range(3)]
+    assert [bounds.take("127.0.0.1", one) for one in busy] == [True, True, False]
+    assert not bounds.take("10.0.0.9", Connection())
+    bounds.give_back("10.0.0.7", first)
+    assert bounds.take("10.0.0.9", Connection())
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.3"]])
+def test_this_machine_leaves_places_to_others_too(addresses: list[str]) -> None:
+    bounds = Bounds(most=4, per_address=3, reserved=1)
+    busy = [Connection(is_answered=True) for _ in range(6)]
+    taken = [bounds.take(addresses[number % len(addresses)], one) for number, one in enumerate(busy)]
+    assert taken == [True, True, True, True, False, False]
+    assert bounds.take("10.0.0.7", Connection())
+
+
+def test_in_the_reserve_the_oldest_that_is_not_being_answered_gives_way() -> None:
+    bounds = Bounds(most=0, reserved=3)
+    places = [Connection(is_answered=True), Connection(), Connection()]
+    assert all(bounds.take("127.0.0.1", one) for one in places)
+    late = Connection()
+    assert bounds.take("127.0.0.1", late)
+    assert [one.gave_way for one in (*places, late)] == [False, True, False, False]
+    for one in (places[0], places[2], late):
+        bounds.give_back("127.0.0.1", one)
+    assert not bounds.extra
+    assert not bounds.open
+
+
+def test_all_addresses_of_one_ipv6_host_share_its_connections() -> None:
+    bounds = Bounds(most=10, per_address=2)
+    assert [bounds.take(f"2001:db8:0:1::{n}", Connection()) for n in (1, 2, 3)] == [True, True, False]
+    assert bounds.take("2001:db8:0:2::1", Connection())
 
 
 def test_a_key_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:

@@ -247,13 +247,13 @@ def test_an_unset_variable_matters_to_cross_seed_only_once_it_is_enabled() -> No
 
 
 def test_secrets_come_from_files_too(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("s3cret\n")
+    (tmp_path / "secret").write_text("s3cret-words\n")
     settings = config(
         q="{password_file: secret, api_key_file: ./secret}", top="server: {read_key_file: secret}", folder=tmp_path
     ).settings
-    assert settings.qbittorrent.secret_password == "s3cret"
-    assert settings.qbittorrent.secret_api_key == "s3cret"
-    assert settings.server.secret_read_key == "s3cret"
+    assert settings.qbittorrent.secret_password == "s3cret-words"
+    assert settings.qbittorrent.secret_api_key == "s3cret-words"
+    assert settings.server.secret_read_key == "s3cret-words"
     assert settings.server.secret_hook_key is None
     assert settings.qbittorrent.password_file == tmp_path / "secret"
 
@@ -407,7 +407,7 @@ def test_the_example_loads_without_any_variable_and_observes_only() -> None:
     loaded = load(ROOT / "config" / "qguard.example.yaml", {}, strategies=("equal",))
     assert loaded.warnings == ()
     assert loaded.settings.global_.rollout_percentage == 0
-    assert loaded.settings.qbittorrent.base_url == "http://localhost:8080"
+    assert loaded.settings.qbittorrent.is_embedded
     assert [(t.max_upload_speed, t.hard) for t in loaded.settings.trackers] == [
         (10 * 2**20, True),
         (5_000_000, False),

@@ -76,9 +76,6 @@ ONE_WRONG_VALUE = {
     "url without scheme": (
         HOST, "  url: localhost:8080",
         "4:8", '"localhost:8080"', "not an http URL", "http://host:port"),
-    "url of the simulator": (
-        HOST, "  url: embedded",
-        "4:8", '"embedded"', "not part of this version", "http://host:port"),
     "tls": (HOST, '  verify_tls: "no"', "4:15", '"no"', "no such file", "no quotes"),
     "username a number": (HOST, "  username: 1234", "4:13", "1234", "not text", "in quotes"),
     "timeout": (HOST, "  timeout: 3m", "4:12", '"3m"', "is too large", "of seconds from 1 to 120"),

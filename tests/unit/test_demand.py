@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qguard.demand import RATE_TIME, SLEEP_AFTER, estimate
+from qguard.demand import RATE_TIME, SLEEP_AFTER, Demand, DemandState, estimate
 from qguard.snapshot import Torrents
 from tests.support.columns import torrents
 
@@ -122,3 +122,110 @@ def test_a_look_at_one_torrent_says_nothing_about_the_others() -> None:
         moved, 100.0, fresh=every(two), threshold=THRESHOLD, standing=np.full(2, STANDING), state=state
     )
     assert demand.rate[0] == pytest.approx(80_000, rel=0.01)
+
+
+def look(
+    rates: list[float], limits: list[int], at: float, state: DemandState | None, fresh: list[bool] | None = None
+) -> tuple[Demand, DemandState]:
+    """A reading in which the torrents have uploaded at `rates` ever since the one before."""
+    uploaded = np.zeros(len(rates), np.int64) if state is None else state.uploaded
+    since = np.zeros(len(rates)) if state is None else at - state.read_at
+    seen = torrents(
+        [
+            {"upspeed": int(rate), "up_limit": limit, "uploaded": int(before + rate * seconds)}
+            for rate, limit, before, seconds in zip(rates, limits, uploaded, since, strict=True)
+        ]
+    )
+    return estimate(
+        seen,
+        at,
+        fresh=every(seen) if fresh is None else np.array(fresh),
+        threshold=THRESHOLD,
+        standing=np.full(len(rates), STANDING),
+        state=state,
+    )
+
+
+def test_presses_from_90_percent_of_its_limit_and_until_70() -> None:
+    first, state = look([89_999, 90_000, 100_000, 0], [100_000] * 4, 0.0, None)
+    assert first.pressing.tolist() == [False, True, True, False]
+    # For so long that the smoothed rate is the rate.
+    later, state = look([84_000, 70_100, 69_000, 69_000], [100_000] * 4, 300.0, state)
+    assert later.pressing.tolist() == [False, True, False, True]  # the last one woke just now
+    last, _ = look([91_000, 84_000, 84_000, 91_000], [100_000] * 4, 600.0, state)
+    assert last.pressing.tolist() == [True, True, False, True]
+
+
+def test_without_a_limit_nothing_presses() -> None:
+    demand, state = look([10**7, 10**9], [0, 0], 0.0, None)
+    assert demand.pressing.tolist() == [False, False]
+    demand, state = look([10**7, 10**9], [0, 10**9], 5.0, state)
+    assert demand.pressing.tolist() == [False, True]
+    demand, _ = look([10**7, 10**9], [0, 0], 300.0, state)
+    assert demand.pressing.tolist() == [False, False]
+
+
+def test_what_just_woke_presses_for_8_seconds_whatever_it_uploads() -> None:
+    _, state = look([0], [1_000_000], 0.0, None)
+    demand, state = look([20_000], [1_000_000], 5.0, state)
+    assert (demand.woke.tolist(), demand.pressing.tolist()) == ([True], [True])
+    seen = {}
+    for at in (9.0, 12.9, 13.0, 20.0):
+        demand, state = look([20_000], [1_000_000], at, state)
+        seen[at] = demand.pressing.tolist()[0]
+    assert seen == {9.0: True, 12.9: True, 13.0: False, 20.0: False}
+
+
+def test_a_torrent_first_seen_awake_is_not_taken_for_woken() -> None:
+    demand, _ = look([20_000], [1_000_000], 0.0, None)
+    assert (demand.awake.tolist(), demand.pressing.tolist()) == ([True], [False])
+
+
+def test_after_a_raise_a_rate_is_judged_by_the_limit_smoothed_as_it_is() -> None:
+    _, state = look([100_000], [100_000], 0.0, None)
+    # It follows the raise at once: rate and limit are smoothed alike, and so it presses all the time.
+    for at in (1.0, 2.0, 5.0, 10.0):
+        demand, state = look([200_000], [200_000], at, state)
+        assert demand.pressing.tolist() == [True]
+        assert state.limit[0] == pytest.approx(200_000 - 100_000 * np.exp(-at / RATE_TIME), rel=1e-6)
+        assert demand.rate[0] == pytest.approx(state.limit[0], rel=1e-4)
+
+
+def test_one_that_does_not_follow_a_raise_stops_pressing_as_the_smoothed_limit_passes_it() -> None:
+    _, state = look([100_000], [100_000], 0.0, None)
+    pressing = []
+    for at in (1.0, 2.0, 3.0, 4.0, 5.0):
+        demand, state = look([100_000], [200_000], at, state)
+        pressing.append(demand.pressing.tolist()[0])
+    # 0.70 of the smoothed limit passes 100,000 when that is 142,857: after 5 s * ln(1 / 0.571) = 2.8 s.
+    assert pressing == [True, True, False, False, False]
+
+
+def test_after_a_cut_the_limit_itself_counts() -> None:
+    _, state = look([100_000], [200_000], 0.0, None)
+    demand, state = look([50_000], [50_000], 5.0, state)
+    assert demand.rate[0] > 50_000
+    assert demand.pressing.tolist() == [True]
+
+
+def test_a_limit_that_comes_or_goes_counts_at_once() -> None:
+    _, state = look([100_000] * 2, [0, 100_000], 0.0, None)
+    demand, state = look([100_000] * 2, [110_000, 0], 1.0, state)
+    assert state.limit.tolist() == [110_000, np.inf]
+    assert demand.pressing.tolist() == [True, False]
+
+
+def test_a_reading_that_says_nothing_about_a_torrent_leaves_it_pressing_or_not() -> None:
+    _, state = look([100_000, 10_300, 0], [100_000, 100_000, 1_000_000], 0.0, None)
+    for at in (5.0, 10.0, 60.0):
+        demand, state = look([10_300, 100_000, 0], [100_000, 100_000, 1_000_000], at, state, [False, False, True])
+        assert demand.pressing.tolist() == [True, False, False]
+    assert state.limit.tolist() == [100_000, 100_000, 1_000_000]
+
+
+def test_what_sleeps_does_not_press() -> None:
+    _, state = look([2_000], [2_000], 0.0, None)
+    for at in range(5, 100, 5):
+        demand, state = look([0], [2_000], float(at), state)
+    assert (demand.awake.tolist(), demand.pressing.tolist()) == ([False], [False])
+    assert state.pressed.tolist() == [False]

@@ -91,6 +91,21 @@ def test_a_rule_that_no_torrent_matches_is_named() -> None:
     assert (check.verdict, check.words.split(":")[0]) == ("advice", "alpha")
 
 
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        ({}, ()),
+        ({"last_action": NOW - 60}, ("ledger",)),
+        ({"decision": decide(torrents([{}]), rules())}, ("qBittorrent",)),
+        ({"last_action": NOW - 60, "decision": decide(torrents([{}]), rules())}, ("ledger", "qBittorrent")),
+    ],
+)
+def test_clocks_are_said_to_agree_only_where_they_were_compared(facts: dict[str, Any], named: tuple[str, ...]) -> None:
+    told = [check.words for check in examine(replace(FINE, **facts)).checks if check.topic == "clock"]
+    assert [name for name in ("ledger", "qBittorrent") if any(name in words for words in told)] == list(named)
+    assert len(told) == bool(named)
+
+
 def test_without_an_answer_of_the_client_nothing_is_said_about_it() -> None:
     topics = {c.topic for c in examine(replace(FINE, client_error="away", preferences=None)).checks}
     assert topics.isdisjoint({"hook", "client speed limit", "upload slots"})

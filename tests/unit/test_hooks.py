@@ -12,7 +12,7 @@ import yaml
 from qguard.answers import RequestError
 from qguard.api.access import Access, Need, Peer
 from qguard.config import Settings, parse
-from qguard.hooks import hook_line, hook_url, is_plain, key_file, reaches, split, wrapper, write_key
+from qguard.hooks import commands_of_values, hook_line, hook_url, is_plain, key_file, reaches, split, wrapper, write_key
 
 URL = "http://127.0.0.1:8089/webhook"
 RULES = [{"id": "rest", "pattern": ".*", "max_upload_speed": "unlimited"}]
@@ -151,10 +151,23 @@ def test_lines_are_split_as_qbittorrent_splits_them(line: str, words: list[str])
     assert split(line) == words
 
 
+def test_a_person_may_try_the_line_in_a_shell(tmp_path: Path) -> None:
+    for name in ("curl", "a", "b"):
+        (tmp_path / name).write_text('#!/bin/sh\nprintf "[%s]" "$@"\n')
+    (tmp_path / "curl").chmod(0o755)
+    line = hook_line("added", URL, api="2.8.19", key=None).replace("%K", "a" * 40)
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], cwd=tmp_path, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "".join(f"[{word}]" for word in split(line)[1:])
+    assert "[--noproxy][*]" in done.stdout
+
+
 @pytest.mark.parametrize(
     "line",
     [
         hook_line("added", URL, api="2.8.19", key=None),
+        hook_line("added", URL, api="2.8.19", key=None).replace('"*"', "*"),
         f'curl -X POST -d "event=add" -d "hash=%I" -d "name=%N" {URL}',
         f'/usr/bin/curl -s {URL} -d "hash=%K&event=add"',
     ],
@@ -215,3 +228,21 @@ def test_the_script_runs_both_and_reads_no_name_as_a_command(tmp_path: Path, nam
     assert (tmp_path / "ours.out").read_text() == f"[hash={'a' * 40}]"
     assert (tmp_path / "theirs.out").read_text() == f"[--title][new: {name}!][films]"
     assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "values"),
+    [
+        ('sh -c "echo done %N"', ("%N",)),
+        ("sh -c %F", ("%F",)),
+        ('bash -lc "notify;%N;%L"', ("%N", "%L")),
+        ("notify `%N`", ("%N",)),
+        ('notify --title "new: %N!" %L', ("%N",)),
+        ("notify %N", ()),
+        ('notify "%N" --in=%L', ()),
+        ('sh -c "echo done"', ()),
+        ("", ()),
+    ],
+)
+def test_a_line_that_may_read_a_name_as_a_command_is_told(program: str, values: tuple[str, ...]) -> None:
+    assert commands_of_values(program) == values

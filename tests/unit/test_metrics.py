@@ -1,6 +1,7 @@
 """What Prometheus reads: every metric documented, in base units, never one series per torrent."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qguard import metrics, report
 from qguard.answers import Health
+from qguard.config import CrossSeed
+from qguard.cross_seed import Forwarder
 from qguard.cycle import Verdict
 from qguard.inbox import Inbox
 from qguard.metrics import METRICS, State
 from qguard.overview import Totals
+from qguard.qbittorrent.client import TorrentClient
 from tests.support.columns import decide, infohash, rules, torrents
 
 DOCS = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
@@ -43,7 +47,13 @@ def state(tmp_path: Path) -> State:
     totals = Totals()
     totals.add(done, 3)
     totals.fail("client")
-    return State(HEALTH, totals, Inbox(tmp_path / "hooks", clock=lambda: 0.0), (decided, done))
+    forwarder = Forwarder(CrossSeed, no_client)
+    forwarder.forwarded, forwarder.dropped = 5, 2
+    return State(HEALTH, totals, Inbox(tmp_path / "hooks", clock=lambda: 0.0), forwarder, (decided, done))
+
+
+def no_client() -> TorrentClient:
+    raise NotImplementedError
 
 
 def values(state: State) -> dict[tuple[str, ...], float]:
@@ -80,6 +90,15 @@ def test_the_numbers_are_those_of_the_last_decision(state: State) -> None:
     assert found["qguard_errors_total", "client"] == 1
     assert found["qguard_cycle_duration_seconds_sum",] == 0.25
     assert found["qguard_rollout_ratio",] == 0.5
+    assert found["qguard_cross_seed_forwarded_total",] == 5
+    assert found["qguard_cross_seed_dropped_total",] == 2
+    assert found["qguard_cross_seed_waiting",] == 0
+
+
+def test_a_cap_that_is_not_kept_since_the_last_decision_is_not_in_force(state: State) -> None:
+    in_force = "qguard_tracker_cap_in_force"
+    assert values(state)[in_force, "alpha"] == 1
+    assert values(replace(state, doubts={"alpha": "paused"}))[in_force, "alpha"] == 0
 
 
 def test_a_tracker_without_cap_has_no_cap_series(state: State) -> None:
@@ -100,5 +119,5 @@ def test_no_torrent_is_named(state: State) -> None:
 
 
 def test_before_the_first_cycle_there_are_no_numbers_of_trackers(state: State) -> None:
-    fresh = State(HEALTH, Totals(), state.inbox, None)
+    fresh = State(HEALTH, Totals(), state.inbox, state.forwarder, None)
     assert not any(name.startswith("qguard_tracker_") for name, *_ in values(fresh))

@@ -35,6 +35,32 @@ def test_every_operation_has_a_name_of_its_own() -> None:
     assert len(names) == len(set(names))
 
 
+def test_no_name_of_a_type_says_where_the_code_is() -> None:
+    assert not [name for name in DOCUMENT["components"]["schemas"] if "." in name]
+
+
+@pytest.mark.parametrize(("method", "path", "found"), operations())
+def test_what_any_request_may_be_answered_is_said_everywhere(method: str, path: str, found: dict[str, Any]) -> None:
+    assert {"400", "408", "431", "500", "503"} <= set(found["responses"]), f"{method} {path}"
+
+
+def test_the_login_takes_and_answers_a_form_too() -> None:
+    login = DOCUMENT["paths"]["/login"]["post"]
+    assert set(login["requestBody"]["content"]) == {"application/json", "application/x-www-form-urlencoded"}
+    assert "Location" in login["responses"]["303"]["headers"]
+    assert "text/html" in login["responses"]["401"]["content"]
+    assert "text/html" in DOCUMENT["paths"]["/"]["get"]["responses"]["401"]["content"]
+
+
+def test_a_session_opens_what_needs_no_hook_key() -> None:
+    ways = {(method, path): [set(way) for way in found["security"]] for method, path, found in operations()}
+    assert {"Session"} in ways["get", "/stats"]
+    assert {"Session", "CsrfToken"} in ways["post", "/pause"]
+    assert not [way for way in ways["post", "/webhook"] if "Session" in way]
+    used = {scheme for found in ways.values() for way in found for scheme in way}
+    assert used == set(DOCUMENT["components"]["securitySchemes"])
+
+
 def test_every_reference_leads_somewhere() -> None:
     wanted = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(DOCUMENT)))
     assert wanted <= set(DOCUMENT["components"]["schemas"])

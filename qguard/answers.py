@@ -131,6 +131,8 @@ class Index(msgspec.Struct, frozen=True):
     version: str
     description: str
     status: Literal["starting", "healthy", "degraded", "unhealthy"]
+    client: str
+    """What answered last, and whether it is simulated; empty before the first answer."""
     endpoints: dict[str, str]
     """Name -> path."""
 

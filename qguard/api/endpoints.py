@@ -164,11 +164,13 @@ async def reload(service: Service, call: Call) -> ReloadReport:
 
 async def index(service: Service, call: Call) -> Index | Response:
     """Who answers here, and what can be asked; a page for browsers."""
+    state = service.health()
     found = Index(
         name="qguard",
         version=__version__,
         description=openapi.DESCRIPTION,
-        status=service.health().status,
+        status=state.status,
+        client=state.client,
         endpoints=dict(sorted({_label(endpoint.path): endpoint.path for endpoint in ENDPOINTS}.items())),
     )
     if "text/html" not in call.headers.get("accept", ""):

@@ -20,6 +20,7 @@ def index(found: Index, endpoints: Iterable[Endpoint]) -> str:
 <h1>{escape(found.name)} {escape(found.version)}</h1>
 <p>{escape(found.description)}</p>
 <p>Status: <a href="/health">{escape(found.status)}</a></p>
+<p>Client: {escape(found.client or "none has answered yet")}</p>
 <table>
 <thead><tr><th>Method</th><th>Path</th><th>What it does</th></tr></thead>
 <tbody>

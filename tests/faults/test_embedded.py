@@ -47,10 +47,12 @@ def test_a_living_client_of_four_hundred_torrents_of_the_users_trackers(service:
     assert stats["rest"]["managed"] == 0
 
 
-def test_health_and_log_say_that_it_is_simulated(service: Qguard) -> None:
+def test_page_health_and_log_say_that_it_is_simulated(service: Qguard) -> None:
     service.wait_cycle()
     assert service.health()["client"].startswith("a simulated qBittorrent v")
     assert "connected to a simulated qBittorrent" in service.log_tail(200)
+    page = service.http.get("/", headers={"Accept": "text/html"}).text
+    assert "Client: a simulated qBittorrent v" in page
 
 
 def test_what_can_be_done_with_a_real_client_can_be_done_with_it(service: Qguard) -> None:

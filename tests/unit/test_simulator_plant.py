@@ -1,9 +1,12 @@
-"""The simulated libtorrent behaves as real ones were measured to; bounds are the measured figures and some margin."""
+"""The simulated libtorrent behaves as real ones were measured to; bounds are the measured figures and some margin.
+
+What was measured stands beside each bound: qBittorrent 4.5.2, by `make calibrate`.
+"""
 
 import numpy as np
 import pytest
 
-from qguard.simulator.plant import LATE, TICK, Plant
+from qguard.simulator.plant import TICK, Plant
 
 KIB = 1024
 ALL = 1e9
@@ -15,8 +18,8 @@ def plant(count: int = 1, limit: int = 0, seed: int = 3) -> Plant:
     made.keep(np.full(count, -1))
     if limit:
         made.set_limit(np.arange(count), limit)
-        for _ in range(40):
-            made.step(np.full(count, ALL))
+        ticks(made, 1, demand=0)  # in force before anything goes out
+        ticks(made, 60)
     return made
 
 
@@ -34,18 +37,18 @@ def largest(sent: np.ndarray, seconds: float) -> float:
 
 @pytest.mark.parametrize("limit", [10 * KIB, 100 * KIB, 1024 * KIB, 4096 * KIB])
 def test_a_limit_is_kept_in_the_mean_and_swings_within_seconds(limit: int) -> None:
-    sent = ticks(plant(limit=limit), 300)
-    assert sent.sum() / 300 == pytest.approx(1.013 * limit, rel=0.015)
-    assert 1.25 * limit < largest(sent, 1) < 2.6 * limit
-    assert 1.03 * limit < largest(sent, 10) < 1.25 * limit
-    assert largest(sent, 60) < 1.08 * limit
+    sent = ticks(plant(limit=limit), 300) / limit
+    assert sent.sum() / 300 == pytest.approx(1.0, abs=0.01)  # measured 0.996 to 1.006
+    assert 1.05 < largest(sent, 1) < 2.4  # measured 1.10 on an idle machine, 1.70 on a busy one; 1.5 to 2.3 at 10 KiB/s
+    assert 1.01 < largest(sent, 10) < 1.15  # measured 1.06 to 1.08
+    assert largest(sent, 60) < 1.03  # measured 1.00 to 1.02
 
 
 def test_many_torrents_swing_together() -> None:
-    sent = ticks(plant(60, 1024 * KIB), 300) / (60 * 1024 * KIB)
-    assert 1.25 < largest(sent, 1) < 1.6  # measured 1.33; independent torrents would stay below 1.1
-    assert 1.03 < largest(sent, 10) < 1.10
-    assert largest(sent, 30) < 1.05
+    sent = ticks(plant(60, 100 * KIB), 300) / (60 * 100 * KIB)
+    assert 1.05 < largest(sent, 1) < 1.6  # measured 1.10 on an idle machine, 1.54 on a busy one
+    assert 1.03 < largest(sent, 10) < 1.10  # measured 1.06 to 1.07
+    assert largest(sent, 60) < 1.03  # measured 1.014 to 1.016
 
 
 def test_small_limits_come_in_blocks() -> None:
@@ -63,28 +66,62 @@ def test_what_is_not_wanted_is_not_banked() -> None:
     assert burst < (3 + 1.3) * 1024 * KIB
 
 
-def test_a_new_limit_is_late() -> None:
+def test_a_torrent_that_wakes_on_a_limit_does_not_burst() -> None:
     made = plant(limit=1024 * KIB)
-    made.set_limit(np.array([0]), 4096 * KIB)
-    first = ticks(made, (LATE - 1) * TICK).sum() / ((LATE - 1) * TICK)
-    assert first < 2 * 1024 * KIB
-    assert ticks(made, 10).sum() / 10 > 0.9 * 4096 * KIB
+    made.keep(np.array([-1]))
+    made.set_limit(np.array([0]), 1024 * KIB)
+    ticks(made, 5, demand=0)
+    sent = ticks(made, 10) / (1024 * KIB)
+    assert sent[:2].sum() < 1.2  # measured 0.93 to 0.99 in the first second
+    assert sent.sum() == pytest.approx(10, rel=0.1)  # measured 0.97 to 0.98 over ten seconds
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "least", "most"), [(5e6, 1e6, 1.2, 2.4), (5e6, 5e5, 1.2, 2.4), (1e6, 9e5, -0.3, 0.4)]
-)
-def test_a_deep_cut_overshoots_by_nearly_two_seconds_of_the_old_rate(old, new, least, most) -> None:
-    made = plant(limit=int(old))
-    made.set_limit(np.array([0]), int(new))
-    excess = (ticks(made, 10).sum() - 10 * new) / old
-    assert least < excess < most  # measured 1.7 to 1.8, and none for small cuts
+def test_a_raise_is_followed_within_two_seconds() -> None:
+    made = plant(limit=100 * KIB)
+    made.set_limit(np.array([0]), 1024 * KIB)
+    sent = ticks(made, 10) / (1024 * KIB)
+    assert 0.3 < sent[:4].sum() / 2 < 0.7  # measured 0.50 to 0.52 of the new limit in two seconds
+    assert 0.7 < sent[:10].sum() / 5 < 0.9  # measured 0.78 to 0.81 in five
 
 
-def test_the_client_as_a_whole_is_limited_too() -> None:
-    made = plant(10, 1024 * KIB)
-    sent = np.array([made.step(np.full(10, ALL), 512 * KIB).sum() for _ in range(40)])
-    assert (sent <= 512 * KIB * TICK * 1.001).all()
+@pytest.mark.parametrize(("part", "least", "most"), [(0.8, 0.0, 0.9), (0.5, 0.1, 1.1)])
+def test_a_cut_is_exceeded_by_less_than_a_second_of_the_old_rate(part: float, least: float, most: float) -> None:
+    old = 1024 * KIB
+    excess = []
+    for seed in range(8):
+        made = plant(limit=old, seed=seed)
+        made.set_limit(np.array([0]), int(part * old))
+        excess.append((ticks(made, 10).sum() - 10 * part * old) / old)
+    assert least < np.mean(excess) < most  # measured 0.40 and 0.52 (cut to 0.8), 0.61 and 0.56 (to 0.5)
+
+
+def test_after_a_deep_cut_a_second_of_the_old_rate_comes_at_once_after_a_long_silence() -> None:
+    old, new = 2048 * KIB, 205 * KIB
+    made = plant(limit=old)
+    made.set_limit(np.array([0]), new)
+    sent = ticks(made, 20)
+    quiet = np.flatnonzero(sent[2:] > 0.01 * new)[0] + 2 if sent[2] <= 0.01 * new else 0
+    longest = np.diff(np.flatnonzero(sent > 0.01 * new)).max() * TICK
+    assert 4 < longest < 10, quiet  # measured 4.5 to 8.5 s
+    assert sent[8:].max() > 0.6 * old  # measured 0.8 to 0.9 s of the old rate in one turn
+    assert sent.sum() < 1.25 * 20 * new
+
+
+def test_a_first_limit_lets_a_second_of_the_old_rate_out() -> None:
+    made = plant()
+    ticks(made, 30, demand=1024 * KIB)
+    made.set_limit(np.array([0]), 205 * KIB)
+    excess = (ticks(made, 10, demand=1024 * KIB).sum() - 10 * 205 * KIB) / (1024 * KIB)
+    assert 0.6 < excess < 1.5  # measured 0.98 and 1.05
+
+
+@pytest.mark.parametrize("own_limit", [0, 1024 * KIB])
+def test_the_client_as_a_whole_is_limited_too(own_limit: int) -> None:
+    whole = 512 * KIB
+    made = plant(10, own_limit)
+    sent = np.array([made.step(np.full(10, 500 * KIB), whole).sum() for _ in range(300)])[60:] / whole
+    assert sent.sum() * TICK / len(sent) / TICK**2 == pytest.approx(1.0, abs=0.02)  # measured 1.008 to 1.010
+    assert largest(sent, 10) < 1.15  # measured 1.06 to 1.08
 
 
 def test_the_same_seed_gives_the_same() -> None:

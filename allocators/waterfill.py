@@ -87,7 +87,9 @@ def _water_level(target: Int64, start: Int64, count: Int64, weight: Int64, lo: I
     tolerance = np.maximum(0.25, 4e-16 * target)
     below: Float64 = np.zeros(len(target))
     above: Float64 = np.maximum.reduceat(most / w, start)  # here every row has its upper bound: never too little
-    level = np.minimum(target / np.add.reduceat(w, start), above)
+    # Where all fits, Newton would come as near to that end as it likes and never be inside.
+    level = np.where(target < np.add.reduceat(most, start), target / np.add.reduceat(w, start), above)
+    level = np.minimum(level, above)
     for _ in range(_MAX_PASSES):
         wish = np.repeat(level, count) * w
         filled = np.minimum(np.maximum(wish, least), most)

@@ -97,11 +97,13 @@ def run_mutmut(folder: Path, jobs: int, tests: Sequence[str], names: Sequence[st
         "pytest_add_cli_args": PYTEST,
         "pytest_add_cli_args_test_selection": tests,
         # Only where a loop ends no test: multiples of the time that all tests of a mutant take, and seconds on top.
-        "timeout_multiplier": ["2"],
-        "timeout_constant": ["30"],
-        "use_git_change_detection": ["false"],
+        "timeout_multiplier": "2",
+        "timeout_constant": "30",
+        "use_git_change_detection": "false",
+        # From a process that has run no test: what tests cache would hide mutants.
+        "process_isolation": "forkserver",
     }
-    lines = [f"{key} =" + "".join(f"\n    {value}" for value in values) for key, values in settings.items()]
+    lines = [f"{key} = " + (of if isinstance(of, str) else "\n    ".join(["", *of])) for key, of in settings.items()]
     (folder / "setup.cfg").write_text("\n".join(["[mutmut]", *lines]) + "\n")
     shutil.rmtree(folder / "mutants", ignore_errors=True)
     command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(jobs), *names]

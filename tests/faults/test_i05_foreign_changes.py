@@ -1,6 +1,8 @@
 """I5: what somebody else set is theirs, and what only the client lost is not mistaken for it."""
 
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -171,10 +173,15 @@ def test_limits_that_the_client_lost_when_it_was_killed_are_set_again(
     with setup.start() as service:
         follow(service, 8)
         wanted = seeds.api.limits()
+        # Meanwhile it must not set them again, or what the client found could not be seen.
         if qguard_too:
             service.kill()
+        else:
+            os.kill(service.pid, signal.SIGSTOP)
         kill_and_bring_back(seeds, stored)
         assert seeds.api.limits() == (seeds.limited if earlier else seeds.originals)
+        if not qguard_too:
+            os.kill(service.pid, signal.SIGCONT)
         with setup.start() if qguard_too else service as present:
             seeds.wait_limits(wanted)
             assert present.logged("somebody else") == []

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from qguard.answers import RequestError
 from qguard.config import ConfigError, load
 from qguard.config.proposed import parse_proposed
 from qguard.ledger import Ledger
@@ -134,7 +135,8 @@ def test_originals_come_only_from_the_folder_of_the_ledger(service: HttpService,
     ):
         assert adopt(service, name) == (404, f"there is no originals file {name!r}")
     for name in (f"{tmp_path}/saved.originals.jsonl", "saved.originals.jsonl", "inner.jsonl"):
-        assert adopt(service, name) == (200, "")
+        # Read, and found to be empty.
+        assert adopt(service, name) == (422, f"{name!r} holds no originals; nothing was adopted")
 
 
 async def test_a_service_of_a_command_adopts_from_anywhere(tmp_path: Path) -> None:
@@ -145,5 +147,6 @@ async def test_a_service_of_a_command_adopts_from_anywhere(tmp_path: Path) -> No
     (data / "read.key").write_text("opens-reading")
     loaded = load(data / "qguard.yaml")
     service = Service(loaded, await Ledger.open(data / "ledger.db"), client_factory=lambda _: FakeClient(torrents([])))
-    assert (await service.adopt(str(elsewhere), who="test")).status == "adopted"
+    with pytest.raises(RequestError, match="holds no originals"):  # so it was read
+        await service.adopt(str(elsewhere), who="test")
     await service.close()

@@ -50,7 +50,7 @@ BAD = {
     "past-31-bits": "limits from 2147483648",
     "puts-to-sleep": "raised ValueError: assignment destination is read-only",
     "raises": "raised RuntimeError: no idea how to share this",
-    "too-short": "for 10 torrents (want int64)",
+    "too-short": "10 values of int64 are wanted",
     "zero": "limits from 0 to 0",
 }
 BREAK_DOWN = {"no-allocation", "nothing-at-all", "puts-to-sleep", "raises"}

@@ -111,9 +111,9 @@ def test_a_reason_with_lines_of_its_own_is_one_line_of_the_log(
 ) -> None:
     service.post("/resume", reason="x\n2026-01-01 [error] forged \x1b[31m")
     told = capsys.readouterr()
-    (line,) = [line for line in (told.out + told.err).splitlines() if "resumed" in line]
-    assert "forged" in line
-    assert "\x1b[31m" not in line
+    lines = [line for line in (told.out + told.err).splitlines() if "forged" in line]
+    assert lines
+    assert all("resumed" in line and "\x1b[31m" not in line for line in lines)
 
 
 # Pausing

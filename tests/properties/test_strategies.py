@@ -156,10 +156,9 @@ def _every_prefix_is_safe(request: Request, plan: planning.Plan) -> None:
         assert max(above_before, default=0) <= max(0, above_before[-1] if above_before else 0)
 
 
-def _wants(request: Request, given_before: np.ndarray) -> np.ndarray:
-    """(G,) what the torrents may want at least: their rate, or twice the limit that they press on."""
-    limited = np.where(given_before > 0, given_before, request.rate)
-    wants = np.where(request.pressing, 2 * limited, np.where(request.awake, request.rate, 0))
+def _wants(request: Request) -> np.ndarray:
+    """(G,) what the torrents may want at least: their rate, or twice that where they press on their limits."""
+    wants = np.where(request.pressing, 2 * request.rate, np.where(request.awake, request.rate, 0))
     total: np.ndarray = request.total(np.minimum(np.maximum(wants, request.floor), request.ceiling))
     return total + request.outside
 
@@ -169,7 +168,6 @@ def _wants(request: Request, given_before: np.ndarray) -> np.ndarray:
 def test_p01_p04_p11_p12_p13_p15_p17_p18_hold_over_any_history(
     name: str, history: list[Request], chosen: Options
 ) -> None:
-    held: dict[bytes, int] | None = None
     for step in steps(name, history, chosen):
         request = step.request
         p01_the_limits_fit_the_cap(name, step, chosen)
@@ -177,8 +175,7 @@ def test_p01_p04_p11_p12_p13_p15_p17_p18_hold_over_any_history(
         p11_effective_caps_only_move_cap(name, step)
         p15_the_same_question_gets_the_same_answer_and_changes_nothing(step)
         if name in LENDING:
-            given_before = np.array([held.get(h, 0) for h in request.infohash.tolist()], np.int64) if held else None
-            wants = _wants(request, request.current if given_before is None else given_before)
+            wants = _wants(request)
             p12_a_lender_keeps_what_it_may_want_of_its_own(step, wants)
             p13_nobody_borrows_more_than_allowed(step, chosen)
             p17_guaranteed_rates_are_kept_within_the_link(step, wants)
@@ -186,8 +183,6 @@ def test_p01_p04_p11_p12_p13_p15_p17_p18_hold_over_any_history(
             p15_asked_again_at_once_it_writes_nothing(step)
             p17_the_link_is_used_up_by_those_that_are_awake(step)
         p18_no_prefix_of_a_plan_exceeds_both_ends(step)
-        if len(request.infohash):
-            held = dict(zip(request.infohash.tolist(), step.answer.limit.tolist(), strict=True))
 
 
 # P6: equals are equal, order does not matter

@@ -51,7 +51,7 @@ def limits(service: HttpService) -> list[int]:
 
 def test_the_root_names_every_endpoint(service: HttpService) -> None:
     answer = service.get("/")
-    assert set(answer) == {"name", "version", "description", "status", "endpoints"}
+    assert set(answer) == {"name", "version", "description", "status", "client", "endpoints"}
     documented = set(service.get("/openapi.json")["paths"]) - {"/login", "/logout", "/session"}
     assert set(answer["endpoints"].values()) == documented
 

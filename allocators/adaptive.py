@@ -52,7 +52,10 @@ RAISE_AFTER: Final = 15.0
 USE_TIME: Final = 20.0
 """Seconds: time constant of what the trim compares."""
 
-TRIM: Final = (0.85, 1.15)
+RISE_TIME: Final = 7.0
+"""Seconds: the same for a use that rises."""
+
+TRIM: Final = (0.85, 1.10)
 """Bounds of the trim."""
 
 
@@ -156,7 +159,8 @@ def _trims(request: Request, rates: Int64, courses: list[Course | None]) -> tupl
     expected = np.array([course.expected for course in before])
     expected += part * (last - expected)
     use = np.array([course.use for course in before])
-    use += part * (now - use)
+    # What is too much is believed sooner than what is too little: a start, or a crowd, must not wind the trim up.
+    use += np.where(now > use, 1 - np.exp(-request.elapsed / RISE_TIME), part) * (now - use)
     # Where nobody presses, the use says nothing of the level.
     held = request.total(request.pressing) > 0
     use = np.where(held, use, expected)

@@ -28,7 +28,7 @@ CAPS = [2_000_000 * (n % 4 + 1) for n in range(10)]
 STRATEGIES = {"adaptive": 2, "equal": 1, "weighted": 1, "soft": 1}
 """How many seeds each."""
 
-LEAST_USE = {"adaptive": 0.92, "equal": 0.58, "weighted": 0.73, "soft": 0.73}
+LEAST_USE = {"adaptive": 0.87, "equal": 0.58, "weighted": 0.73, "soft": 0.73}
 MOST_10S = {"adaptive": 1.28, "equal": 1.0, "weighted": 1.02, "soft": 1.02}
 MOST_60S = {"adaptive": 1.06, "equal": 0.98, "weighted": 0.99, "soft": 0.99}
 MOST_CHANGED = {"adaptive": 145, "equal": 430, "weighted": 300, "soft": 300}

@@ -159,7 +159,7 @@ def test_soft_lends_an_idle_tracker_s_cap_and_gives_it_back(scene: Scene) -> Non
             rows = running.http.get("/stats/trackers").json()
             return rows["a"]["effective_cap"], rows["b"]["effective_cap"]
 
-        # 17 s as measured, since what a torrent wants doubles with rates that are averages; the rest is for a busy machine.
+        # 17 s as measured: what a torrent wants doubles with rates that are averages; the rest is for a busy machine.
         until(lambda: caps() == (CAP, CAP), "the lender's cap", BACK_WITHIN)
         print(f"the lender wakes after {woken - asked:.1f} s, and has its cap {time.monotonic() - woken:.1f} s later")
         measure(5)  # rates follow limits that rise, and limits that fall overshoot

@@ -386,7 +386,8 @@ def test_p16_what_adaptive_lets_through_is_within_its_trimmed_cap(history: list[
             if tracker not in answer.conflicts:
                 rates = int(answer.effective_cap[g] - request.outside[g])
                 awake = int(request.awake[rows].sum())
-                assert let_through(step, rows) <= max(TOO_MUCH * TRIM[1] * rates, awake * MIN_LIMIT) + 1e-6 * rates
+                # Whole bytes: a byte for each that is awake, which is only seen on caps of a few bytes.
+                assert let_through(step, rows) <= TOO_MUCH * TRIM[1] * rates + awake * MIN_LIMIT
 
 
 @given(history=histories(), chosen=options)

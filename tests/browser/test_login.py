@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
@@ -67,7 +68,7 @@ def enter(browser: Chrome, key: str) -> None:
 def is_gone(element: Any) -> bool:
     try:
         element.is_enabled()
-    except Exception:  # noqa: BLE001 - selenium has several for it
+    except WebDriverException:
         return True
     return False
 

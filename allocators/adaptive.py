@@ -1,7 +1,8 @@
 """`adaptive`: one water level per tracker, above what its torrents use.
 
     demand_i = any amount, of a torrent that presses on its limit; its rate, of one that does not
-    λ        = the level at which min(demand_i, λ) adds up to the cap (less what is used outside), times the trim
+    goal     = the cap, less what is used outside of our control, less a part of what is carried over
+    λ        = the level at which min(demand_i, λ) adds up to the goal
     limit    = λ for those that press; for the others their rate and some headroom, λ at most
 
 A torrent that cannot use its share costs what it uses, not what it might use. So the *rates* add up to the cap, and the
@@ -11,15 +12,18 @@ cap, so that what is left behind by a qguard that dies is bounded. `within_cap` 
 Giving any amount to those that press makes the client carry out the steps of the exact solution: each cycle, those that
 fall short of the level are found out, the level never falls by that, and it is over in two or three cycles.
 
-The level stays while what it is expected to let through is near its aim; otherwise every torrent that wakes would
-rewrite all that press. It is lowered in the cycle in which that becomes too much, and raised after `RAISE_AFTER`.
+The level stays while what it is expected to let through is near the goal; otherwise every torrent that wakes would
+rewrite all that press. It is lowered in the cycle in which that becomes too much, and raised with more patience the
+more torrents that rewrites.
 
-Not all that press use their level: some have just woken, some just stopped. The trim makes up for that within bounds:
-it is what was expected to go through over what did, both smoothed. A ratio does not wind up while a level stays.
+What went through above or below the cap in the last seconds is carried over: the goal moves a little the other way, so
+that the mean of ten seconds comes out at the cap. Use is missed where a torrent has just stopped and its share is not
+given to others yet; nothing is carried over while nobody presses, because then there is nobody to make up for it.
+docs/control.md has the measurements behind the constants.
 
 Effective caps: as `soft` (`allocators.lending`), the guaranteed rates included.
 
-States: what each torrent was given and wanted; loans, levels and trims by tracker.
+States: what each torrent was given and wanted; loans, levels and what is carried over by tracker.
 """
 
 from collections.abc import Mapping
@@ -29,34 +33,34 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Float64, Int64, Options, Request, promised_rate
-from allocators.budget import Budget, answer, make_budget, nothing
-from allocators.claims import HEADROOM, TIGHT, claims, demand, taken
-from allocators.lending import Loan, lend
-from allocators.link import resting_caps
+from allocators.budget import Budget, answer, nothing
+from allocators.claims import HEADROOM, TIGHT, claims
+from allocators.grid import round_up
+from allocators.lending import Loan, lent_budget
 from allocators.memory import Memory, recall
 from allocators.settle import settle
 from allocators.waterfill import waterfill
 
-AIM: Final = 0.97
-"""The part of the trimmed cap that a new level is to let through: libtorrent lets 1 to 2 % more through than that."""
-
 TOO_MUCH: Final = 1.05
-"""The part of the trimmed cap from which a level is lowered."""
+"""The part of the goal from which a level is lowered."""
 
-ENOUGH: Final = 0.90
-"""The part of the trimmed cap below which a level is raised."""
+ENOUGH: Final = 0.87
+"""The part of the goal below which a level is raised."""
 
-RAISE_AFTER: Final = 15.0
-"""Seconds between two raises of a level: one unchoke round, within which a rate follows a limit."""
+RAISE_AFTER: Final = (3.0, 15.0)
+"""Seconds between two raises of a level, at least (a limit is in force after 2 s) and at most (one unchoke round)."""
 
-USE_TIME: Final = 20.0
-"""Seconds: time constant of what the trim compares."""
+RAISE_EACH: Final = 0.5
+"""Seconds between two raises for each torrent that presses: no more than two are rewritten in a second."""
 
-RISE_TIME: Final = 7.0
-"""Seconds: the same for a use that rises."""
+CARRY_TIME: Final = 10.0
+"""Seconds: time constant over which use above or below the cap is remembered."""
 
-TRIM: Final = (0.85, 1.10)
-"""Bounds of the trim."""
+CARRY_GAIN: Final = 0.5
+"""The part of its mean that is made up for. The whole would chase the swing of the client's own quota."""
+
+CARRY_MOST: Final = 0.04
+"""The part of the cap by which the goal moves at most."""
 
 
 class Course(NamedTuple):
@@ -66,12 +70,8 @@ class Course(NamedTuple):
     """bytes/s; `MAX_LIMIT` where nobody needs to be held."""
     age: float
     """Seconds since it was set."""
-    lets_through: float
-    """What the limits were expected to let through, as a part of the cap."""
-    expected: float
-    """The same, smoothed."""
-    use: float
-    """What went through, smoothed, as a part of the cap."""
+    carry: float
+    """Smoothed use above the cap, as a part of it; below zero where less went through."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,30 +100,20 @@ class Adaptive:
         if not len(request.infohash):
             return nothing(), state
         before = recall(request, state.torrents)
-        resting_cap = resting_caps(request)
         claim = claims(request, before.claim)
-        cap, loans = lend(
-            request,
-            demand(request, claim),
-            taken(request, claim),
-            resting_cap,
-            self._options,
-            state.loans,
-        )
-        budget = make_budget(request, cap, resting_cap)
+        budget, loans = lent_budget(request, before, self._options, state.loans)
         # What sleepers may hold is not taken off: they use nothing, and the level falls as soon as one wakes.
-        rates = np.maximum(cap - request.outside, 0)
+        rates = np.maximum(budget.cap - request.outside, 0)
         courses = [state.courses.get(tracker) for tracker in request.tracker]
-        expected, use, trim = _trims(request, rates, courses)
-        goal = rates * trim
+        carry = _carry(request, rates, courses)
+        goal = rates * (1 - np.clip(CARRY_GAIN * carry, -CARRY_MOST, CARRY_MOST))
         uses = _uses(request, budget)
         lo = _floors(request, budget, goal)
-        level, age, through = _levels(request, goal, lo, uses, courses)
+        level, age = _levels(request, goal, lo, uses, courses)
         limit = self._limits(request, budget, lo, request.spread(level), claim, before.limit)
-        lets_through = np.where(rates > 0, through / np.maximum(rates, 1), 1.0)
-        after = zip(*(c.tolist() for c in (level, age, lets_through, expected, use)), strict=True)
+        after = zip(level.tolist(), age.tolist(), carry.tolist(), strict=True)
         return answer(request, budget, limit), AdaptiveState(
-            Memory(request.infohash, limit, claim, before.score),
+            Memory(request.infohash, limit, claim, before.score, before.reached),
             loans,
             {tracker: Course(*course) for tracker, course in zip(request.tracker, after, strict=True)},
         )
@@ -133,8 +123,8 @@ class Adaptive:
         top = np.clip(level, lo, budget.hi)
         # Who uploads next to nothing gets what it will hold asleep: falling asleep is no write then.
         standing = request.spread(budget.standing)
-        wanted = np.where(request.rate * HEADROOM <= standing, standing, np.ceil(claim))
-        need = np.where(request.pressing, top, np.clip(wanted, lo, top)).astype(np.int64)
+        wanted = np.where(request.rate * HEADROOM <= standing, standing, round_up(np.ceil(claim).astype(np.int64)))
+        need = np.where(request.pressing, top, np.clip(wanted, lo, top))
         most = np.floor(budget.cap * self.overcommit).astype(np.int64) - (budget.cap - budget.total)
         enough = budget.total >= budget.sharers
         total = np.where(enough, np.clip(request.total(need), budget.total, most), budget.sharers)
@@ -149,22 +139,14 @@ class Adaptive:
         return np.where(budget.sharing, settle(limit, held, keep, request.start, most), budget.resting)
 
 
-def _trims(request: Request, rates: Int64, courses: list[Course | None]) -> tuple[Float64, Float64, Float64]:
-    """(G,) what was expected to go through and what did, both smoothed, as parts of the cap; and the trim."""
-    before = [course or Course(0, 0.0, 1.0, 1.0, 1.0) for course in courses]
-    last = np.array([course.lets_through for course in before])
-    # More than twice what was let through is not ours: limits take effect late.
-    now = np.minimum(request.total(request.rate) / np.maximum(rates, 1), 2 * last)
-    part = 1 - np.exp(-request.elapsed / USE_TIME)
-    expected = np.array([course.expected for course in before])
-    expected += part * (last - expected)
-    use = np.array([course.use for course in before])
-    # What is too much is believed sooner than what is too little: a start, or a crowd, must not wind the trim up.
-    use += np.where(now > use, 1 - np.exp(-request.elapsed / RISE_TIME), part) * (now - use)
-    # Where nobody presses, the use says nothing of the level.
-    held = request.total(request.pressing) > 0
-    use = np.where(held, use, expected)
-    return expected, use, np.clip(expected / np.maximum(use, 1e-9), *TRIM)
+def _carry(request: Request, rates: Int64, courses: list[Course | None]) -> Float64:
+    """(G,) how much more went through than the caps allow, smoothed, as a part of them."""
+    before = np.array([course.carry if course else 0.0 for course in courses])
+    # More than twice the cap is not ours: a client that was not limited yet.
+    over = np.minimum(request.total(request.rate) / np.maximum(rates, 1), 2.0) - 1
+    over = np.where(request.total(request.pressing) > 0, over, np.maximum(over, 0.0))
+    carry: Float64 = before + (1 - np.exp(-request.elapsed / CARRY_TIME)) * (over - before)
+    return carry
 
 
 def _uses(request: Request, budget: Budget) -> Int64:
@@ -175,32 +157,43 @@ def _uses(request: Request, budget: Budget) -> Int64:
 
 def _floors(request: Request, budget: Budget, goal: Float64) -> Int64:
     """(N,) lower bounds, given up where they do not fit, bytes/s."""
-    fit = request.spread(request.total(budget.lo) <= AIM * goal)
+    fit = request.spread(request.total(budget.lo) <= goal)
     return np.where(fit, budget.lo, np.minimum(budget.lo, MIN_LIMIT))
 
 
 def _levels(
     request: Request, goal: Float64, lo: Int64, uses: Int64, courses: list[Course | None]
-) -> tuple[Int64, Float64, Int64]:
-    """(G,) the water levels, bytes/s, their ages in seconds, and what they are expected to let through, bytes/s."""
-    aim = np.floor(AIM * goal).astype(np.int64)
-    filled = waterfill(aim, request.start, np.ones_like(lo), np.minimum(lo, uses), uses)
+) -> tuple[Int64, Float64]:
+    """(G,) the water levels, bytes/s, and their ages in seconds."""
+    whole = np.floor(goal).astype(np.int64)
+    fresh = _fresh_levels(request, whole, lo, uses)
+    held = np.array([course.level if course else 0 for course in courses], np.int64)
+    age = np.array([course.age + request.elapsed if course else 0.0 for course in courses])
+    lets_through = _lets_through(request, held, lo, uses)
+    patience = np.clip(RAISE_EACH * request.total(request.pressing), *RAISE_AFTER)
+    needs_no_raise = (fresh <= held) | (lets_through >= ENOUGH * goal) | (age < patience)
+    keep = (held > 0) & (lets_through <= TOO_MUCH * goal) & needs_no_raise
+    level = np.where(keep, held, fresh)
+    return level, np.where(level == held, age, 0.0)
+
+
+def _lets_through(request: Request, level: Int64, lo: Int64, uses: Int64) -> Int64:
+    """(G,) what levels let through, bytes/s."""
+    through: Int64 = request.total(np.minimum(np.maximum(request.spread(level), lo), uses))
+    return through
+
+
+def _fresh_levels(request: Request, goal: Int64, lo: Int64, uses: Int64) -> Int64:
+    """(G,) the highest levels that let no more than the goals through, bytes/s."""
+    filled = waterfill(goal, request.start, np.ones_like(lo), np.minimum(lo, uses), uses)
     # The level is where those lie that are at no bound of their own; the lowest, since shares differ by a byte.
     short = filled < uses
     at_level = np.where(short & (filled > lo), filled, MAX_LIMIT)
-    fresh = np.minimum.reduceat(at_level, request.start)
-    nobody = ~np.logical_or.reduceat(short, request.start)
-    all_at_floors = (fresh == MAX_LIMIT) & ~nobody
-    fresh = np.where(all_at_floors, MIN_LIMIT, fresh)
-
-    held = np.array([course.level if course else 0 for course in courses], np.int64)
-    age = np.array([course.age + request.elapsed if course else 0.0 for course in courses])
-    lets_through = request.total(np.minimum(np.maximum(request.spread(held), lo), uses))
-    needs_no_raise = (fresh <= held) | (lets_through >= ENOUGH * goal) | (age < RAISE_AFTER)
-    keep = (held > 0) & (lets_through <= TOO_MUCH * goal) & needs_no_raise
-    level = np.where(keep, held, fresh)
-    through = request.total(np.minimum(np.maximum(request.spread(level), lo), uses)).astype(np.int64)
-    return level, np.where(level == held, age, 0.0), through
+    level = np.minimum.reduceat(at_level, request.start)
+    all_at_floors = (level == MAX_LIMIT) & np.logical_or.reduceat(short, request.start)
+    level = np.where(all_at_floors, MIN_LIMIT, level)
+    # Those a byte below it may all be at their lower bounds.
+    return np.where(_lets_through(request, level, lo, uses) > goal, np.maximum(level - 1, MIN_LIMIT), level)
 
 
 def within_cap(request: Request, given: Allocation) -> Int64:

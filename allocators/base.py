@@ -208,7 +208,10 @@ class Allocator(Protocol):
     strategy must not change it in place. Mappings by tracker id in it can be forgotten tracker by tracker.
 
     A strategy that promises rates within the cap rather than limits says how far its limits may add up above the cap,
-    by an attribute `overcommit` (at most the configured `max_overcommit`); for all others it is 1.
+    by an attribute `overcommit` (at most the configured `max_overcommit`); for all others it is 1. Such a strategy is
+    asked more often, since rates are kept by whoever watches them, and at a clean stop its limits are lowered until
+    they fit the caps, the highest first. One that knows better offers a method `at_rest(request, given)`: (N,) limits
+    in bytes/s instead of those it has just given, which must pass `check` with an overcommit of 1.
     """
 
     def allocate(self, request: Request, state: Any) -> tuple[Allocation, Any]:  # noqa: ANN401 - opaque by design
@@ -247,6 +250,11 @@ def load_strategy(name: str, options: Options) -> Allocator:
 def overcommit_of(allocator: Allocator, options: Options) -> float:
     """How far the limits of a strategy may add up above the cap: 1.0 unless it says otherwise."""
     return float(min(max(getattr(allocator, "overcommit", 1.0), 1.0), options.max_overcommit))
+
+
+def steers_rates(allocator: Allocator) -> bool:
+    """Whether a strategy promises rates, by saying how far its limits may add up above the cap (be it by nothing)."""
+    return hasattr(allocator, "overcommit")
 
 
 def check(name: str, request: Request, answer: Allocation, *, overcommit: float = 1.0) -> None:

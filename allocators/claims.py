@@ -54,17 +54,19 @@ def taken(request: Request, claim: Float64) -> Float64:
     return total
 
 
-def demand(request: Request, claim: Float64) -> Float64:
+def demand(request: Request, claim: Float64, reached: Float64) -> Float64:
     """(G,) what each tracker may want, held downloads and what is used outside of our control included, bytes/s.
 
-    A torrent that presses counts with twice its rate: were it taken to want without bounds, no tracker with a busy
-    torrent would ever lend anything.
+    A torrent that presses counts with twice what it uploads or may upload by now: were it taken to want without bounds,
+    no tracker with a busy torrent would ever lend anything. Not with twice its limit: what is written must not change
+    what is wanted at the same moment.
 
     Args:
         request: the torrents.
         claim: (N,) see `claims`.
+        reached: (N,) see `allocators.memory`, bytes/s.
     """
-    most = np.maximum(2 * request.rate, request.spread(request.base_cap / QUICK_START))
+    most = np.maximum(2 * np.maximum(request.rate, reached), request.spread(request.base_cap / QUICK_START))
     wanted = np.where(request.awake, np.where(request.pressing, most, claim), 0.0)
     wanted = np.minimum(np.maximum(wanted, request.floor), request.ceiling)
     total: Float64 = request.total(wanted) + request.outside

@@ -1,10 +1,14 @@
 """What strategies remember of torrents from one request to the next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
 from allocators.base import Float64, InfoHashes, Int64, Request
+
+REACHED_IN: Final = 2.0
+"""Seconds: time constant with which a rate follows a limit, by the measurements of `make calibrate`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,6 +22,8 @@ class Memory:
     """What each torrent was taken to want while it did not press on its limit, bytes/s; 0.0 where not known."""
     score: Float64
     """How much it weighed, 0 to 1; 0.0 where that is not known."""
+    reached: Float64
+    """What each torrent's rate can have risen to since it was given its limit, bytes/s; 0.0 where not known."""
 
 
 def recall(request: Request, memory: Memory | None) -> Memory:
@@ -28,11 +34,12 @@ def recall(request: Request, memory: Memory | None) -> Memory:
     """
     none = np.zeros(len(request.infohash))
     if memory is None:
-        return Memory(request.infohash, request.current, none, none)
+        return Memory(request.infohash, request.current, none, none, request.current.astype(np.float64))
     if not len(memory.infohash):
-        return Memory(request.infohash, none.astype(np.int64), none, none)
+        return Memory(request.infohash, none.astype(np.int64), none, none, none)
+    reached = memory.limit + np.exp(-request.elapsed / REACHED_IN) * (memory.reached - memory.limit)
     if _same(memory.infohash, request.infohash):
-        return memory
+        return replace(memory, reached=reached)
     order = np.argsort(memory.infohash)
     at = np.searchsorted(memory.infohash, request.infohash, sorter=order).clip(max=len(order) - 1)
     row = order[at]
@@ -42,6 +49,7 @@ def recall(request: Request, memory: Memory | None) -> Memory:
         np.where(known, memory.limit[row], 0),
         np.where(known, memory.claim[row], 0.0),
         np.where(known, memory.score[row], 0.0),
+        np.where(known, reached[row], 0.0),
     )
 
 

@@ -4,8 +4,8 @@
     limit         = the split of `allocated.weighted`, of the effective cap
 
 Lenders keep what they need, so a torrent of a lender is not squeezed below what it uses. When a lender's torrents want
-more, they press on their limits, are taken to want twice as much, and the tracker has its own cap back in the next
-cycle as far as that; borrowers lose it in the same cycle, decreases being sent before raises.
+more, they press on their limits, are taken to want twice as much as they hold, and the tracker has its own cap back in
+the next cycle as far as that; borrowers lose it in the same cycle, decreases being sent before raises.
 
 States: those of `weighted`, and the loans by tracker.
 """
@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from allocators.base import Allocation, Options, Request
-from allocators.budget import answer, make_budget, nothing
-from allocators.claims import claims, demand, taken
-from allocators.lending import Loan, lend
-from allocators.link import resting_caps
+from allocators.budget import answer, nothing
+from allocators.lending import Loan, lent_budget
 from allocators.memory import Memory, recall
 from allocators.weighted import split_by_score
 
@@ -43,16 +41,6 @@ class Soft:
         if not len(request.infohash):
             return nothing(), state
         before = recall(request, state.torrents)
-        resting_cap = resting_caps(request)
-        claim = claims(request, before.claim)
-        cap, loans = lend(
-            request,
-            demand(request, claim),
-            taken(request, claim),
-            resting_cap,
-            self._options,
-            state.loans,
-        )
-        budget = make_budget(request, cap, resting_cap)
+        budget, loans = lent_budget(request, before, self._options, state.loans)
         limit, torrents = split_by_score(request, budget, before, self._options)
         return answer(request, budget, limit), SoftState(torrents, loans)

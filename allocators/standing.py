@@ -29,6 +29,19 @@ def standing_limit(cap: Int64, wakeups: Int64) -> Int64:
     return np.exp2(np.floor(np.log2(room))).astype(np.int64)
 
 
+def wakeups_of(most: Int64, sleepers: Int64) -> Int64:
+    """(G,) K: as many as ever woke at once, or all sleepers where there are fewer, in powers of two.
+
+    A small tracker's sleepers can hold more, then, and are seen to wake sooner: below 16 KiB/s libtorrent saves up for
+    a block for seconds before it sends anything at all.
+
+    Args:
+        most: (G,) most wake-ups in one interval, at least `DEFAULT_WAKEUPS`.
+        sleepers: (G,) sleeping torrents.
+    """
+    return np.minimum(most, np.exp2(np.ceil(np.log2(np.maximum(sleepers, 1)))).astype(np.int64))
+
+
 def reserve_for(sleepers: Int64, standing: Int64, wakeups: Int64) -> Int64:
     """(G,) what the cap keeps free for K sleepers to wake at once: s for each, or for all where there are fewer.
 

@@ -6,6 +6,8 @@
 does not press on its limit gets no more than it may want (`allocators.claims`) while others want more; what is left
 goes round again by score up to `most`, and what even then is left, as with one torrent alone, without regard to it.
 
+The shares are brought onto a grid, so that many torrents share few different limits: see `allocators.grid`.
+
 States: what each torrent was given, wanted and scored. Limits within a tenth of the share stay (`allocators.settle`),
 so that jitter of rates rewrites nothing; at most 2 % of a cap goes unused by that.
 """
@@ -17,6 +19,7 @@ import numpy as np
 from allocators.base import Allocation, Int64, Options, Request
 from allocators.budget import Budget, answer, make_budget, nothing, share
 from allocators.claims import claims
+from allocators.grid import on_grid
 from allocators.link import caps_within_link
 from allocators.memory import Memory, recall
 from allocators.scoring import scores, weights
@@ -56,13 +59,11 @@ def split_by_score(request: Request, budget: Budget, before: Memory, options: Op
     most = np.clip(most, lo, budget.hi)
     wanted = np.where(request.pressing, most, np.clip(np.ceil(claim), lo, most).astype(np.int64))
     limit = share(request, budget, weights(request, score, options.max_managed_torrents), lo, [wanted, most, budget.hi])
-    bounded = (before.limit >= np.minimum(lo, limit)) & (before.limit <= budget.hi)
-    stays = budget.sharing & (before.limit > 0) & bounded & near(limit, before.limit)
-    limit = np.where(
-        budget.sharing,
-        settle_fully(
-            np.where(budget.sharing, limit, 0), before.limit, stays, request.start, np.maximum(budget.total, 0)
-        ),
-        limit,
-    )
-    return limit, Memory(request.infohash, limit, claim, score)
+    exact = np.where(budget.sharing, limit, 0)
+    coarse = on_grid(exact, request.start, lo, np.where(exact <= most, most, budget.hi))
+    bounded = (before.limit >= np.minimum(lo, exact)) & (before.limit <= budget.hi)
+    # Near to the exact share: a torrent that is a step above now and a step below in the next cycle keeps its limit.
+    stays = budget.sharing & (before.limit > 0) & bounded & near(exact, before.limit)
+    settled = settle_fully(coarse, before.limit, stays, request.start, np.maximum(budget.total, 0))
+    limit = np.where(budget.sharing, settled, limit)
+    return limit, Memory(request.infohash, limit, claim, score, before.reached)

@@ -192,6 +192,10 @@ class Stats(msgspec.Struct, frozen=True):
     errors_by_topic: dict[str, int]
     last_cycle_duration: float | None
     last_cycle_time: float | None
+    update_interval: float
+    """Seconds between two cycles at present, stretched or backed off."""
+    update_interval_reason: str
+    """What it comes from."""
     active_torrents: int
     managed_torrents: int
     managed_torrent_count: int

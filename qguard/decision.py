@@ -7,15 +7,16 @@ reading and (R,) for the rules of the configuration, limits and rates in bytes/s
 import pickle
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import structlog
 
+from allocators.adaptive import within_cap
 from allocators.base import MAX_LIMIT, Allocation, BadAllocationError, Request, check, promised_rate
-from allocators.standing import DEFAULT_WAKEUPS, standing_limit
+from allocators.standing import DEFAULT_WAKEUPS, standing_limit, wakeups_of
 from qguard import plan as planning
 from qguard.demand import Demand, DemandState
 from qguard.demand import estimate as estimate_demand
@@ -53,6 +54,8 @@ class State:
     strategy_name: str = ""
     wakeups: Mapping[str, int] = field(default_factory=dict)
     """Most wake-ups seen in one interval, by tracker id."""
+    sleepers: Mapping[str, int] = field(default_factory=dict)
+    """Torrents that slept, by tracker id."""
     outside: Mapping[str, float] = field(default_factory=dict)
     """Recent peak of what held torrents use, by tracker id."""
     held: Mapping[str, int] = field(default_factory=dict)
@@ -84,7 +87,11 @@ class Estimated:
     base_cap: Int64
     """(R,) the configured cap; for an uncapped rule the link, or the largest limit where that is not known."""
     wakeups: Int64
-    """(R,) K, at least `DEFAULT_WAKEUPS`."""
+    """(R,) K, for how many sleepers that wake at once there must be room: never more than there are, about."""
+    most_wakeups: Int64
+    """(R,) the largest K that was needed so far, at least `DEFAULT_WAKEUPS`."""
+    sleepers: Int64
+    """(R,) torrents that sleep."""
     outside: Int64
     """(R,) taken off the cap for torrents that qguard may not change."""
     outside_peak: Mapping[str, float]
@@ -157,18 +164,20 @@ def estimate(reading: Reading, policy: Policy, matched: Matched, state: State) -
     link = policy.settings.global_.link_upload_speed
     base_cap = np.where(policy.cap == NO_CAP, MAX_LIMIT if link is None else link, policy.cap)
     wakeups = np.array([state.wakeups.get(i, DEFAULT_WAKEUPS) for i in policy.ids], np.int64)
+    slept = np.array([state.sleepers.get(i, MAX_LIMIT) for i in policy.ids], np.int64)
     demand, demand_state = estimate_demand(
         reading.torrents,
         reading.at,
         fresh=reading.fresh,
         threshold=policy.settings.global_.active_threshold,
-        standing=standing_limit(base_cap, wakeups)[matched.rule],
+        standing=standing_limit(base_cap, wakeups_of(wakeups, slept))[matched.rule],
         state=state.demand,
     )
     elapsed = _elapsed(reading, state)
     if elapsed <= LONG_INTERVAL:
         woke = np.bincount(matched.rule[demand.woke], minlength=len(policy.ids))
         wakeups = np.maximum(wakeups, woke)
+    sleepers = np.bincount(matched.rule[~demand.awake], minlength=len(policy.ids))
 
     held = matched.own.held
     used = np.bincount(matched.rule[held], weights=demand.rate[held], minlength=len(policy.ids))
@@ -185,7 +194,9 @@ def estimate(reading: Reading, policy: Policy, matched: Matched, state: State) -
         demand=demand,
         demand_state=demand_state,
         base_cap=base_cap,
-        wakeups=wakeups,
+        wakeups=wakeups_of(wakeups, sleepers),
+        most_wakeups=wakeups,
+        sleepers=sleepers,
         outside=outside,
         outside_peak=dict(zip(policy.ids, peak.tolist(), strict=True)),
         held=dict(zip(policy.ids, count.tolist(), strict=True)),
@@ -236,7 +247,20 @@ def _ask(name: str, policy: Policy, request: Request, state: Any) -> tuple[Alloc
         raise _refused(name, f"its answer is no Allocation ({_in_a_line(error)})", error) from error
     if _print_of(state) != before:
         raise _refused(name, "it changed its state in place, so that a preview would change what the next cycle does")
-    return answer, after
+    return (_at_rest(name, policy, request, answer) if policy.at_rest else answer), after
+
+
+def _at_rest(name: str, policy: Policy, request: Request, answer: Allocation) -> Allocation:
+    """The answer with limits that add up to no more than the caps: nobody will watch the rates."""
+    lower = getattr(policy.allocator, "at_rest", within_cap)
+    try:
+        rest = replace(answer, limit=lower(request, answer))
+        check(name, request, rest)
+    except BadAllocationError:
+        raise
+    except Exception as error:
+        raise _refused(name, f"at rest it raised {_in_a_line(error)}", error) from error
+    return rest
 
 
 def _print_of(state: Any) -> bytes | None:  # noqa: ANN401
@@ -312,7 +336,8 @@ def next_state(reading: Reading, policy: Policy, estimated: Estimated, allocated
         demand=estimated.demand_state,
         strategy=allocated.strategy_state,
         strategy_name=policy.settings.global_.allocation_strategy,
-        wakeups=dict(zip(policy.ids, estimated.wakeups.tolist(), strict=True)),
+        wakeups=dict(zip(policy.ids, estimated.most_wakeups.tolist(), strict=True)),
+        sleepers=dict(zip(policy.ids, estimated.sleepers.tolist(), strict=True)),
         outside=estimated.outside_peak,
         held=estimated.held,
         at=reading.at,

@@ -1,7 +1,9 @@
 """What each torrent uploads, and whether it is awake.
 
 Rates come from the byte counters: unbiased, but moving in steps of the client's refresh interval, so they are smoothed
-over `RATE_TIME`. The client's own `upspeed` is used before there are two readings, and to notice a wake-up early.
+over `RATE_TIME`. Two readings that are far from the smoothed rate, on the same side, or one that is next to nothing,
+are no noise: leechers came or went, and the rate is set to what those say. The client's own `upspeed` is used before
+there are two readings, and to notice a wake-up early.
 
 A torrent wakes when it uploads at least half of its limit or the activity threshold, whichever is lower: so one that
 holds a tiny standing limit can be seen to wake. It falls asleep when it has uploaded less than half of the standing
@@ -19,11 +21,20 @@ import numpy as np
 
 from qguard.snapshot import UNLIMITED, Bool, InfoHashes, Int64, Torrents, find
 
-RATE_TIME: Final = 5.0
-"""Seconds: time constant of the smoothed rate; three refresh intervals, so that steps do not show."""
+RATE_TIME: Final = 2.5
+"""Seconds: time constant of the smoothed rate; nearly two refresh intervals: less lets steps show, more comes late."""
+
+STEP_FROM: Final = 0.3
+"""Where two readings in a row are further than this part above or below the smoothed rate, it has changed for good."""
 
 SLEEP_AFTER: Final = 30.0
 """Seconds without upload until a torrent sleeps: two unchoke rounds, so that one without a slot is not put to sleep."""
+
+STOPS_BELOW: Final = 0.3
+"""One reading below this part of the smoothed rate is enough: an upload under way never falls so low for that long."""
+
+TELLS_AFTER: Final = 1.0
+"""Seconds between two readings below which the counters may not have moved although the torrent uploads."""
 
 PRESSES_FROM: Final = 0.90
 """Part of its limit from which a torrent presses on it; times the headroom of `allocators.claims` this is above 1."""
@@ -31,8 +42,11 @@ PRESSES_FROM: Final = 0.90
 PRESSES_UNTIL: Final = 0.70
 """Part of its limit below which it no longer does: a gap, so that noise changes nothing."""
 
-UNKNOWN_FOR: Final = 8.0
+UNKNOWN_FOR: Final = 5.0
 """Seconds after waking for which the rate says little of what a torrent wants: one that ramps up still does then."""
+
+
+Rates = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,16 +56,18 @@ class DemandState:
     infohash: InfoHashes
     added_on: Int64
     uploaded: Int64
-    rate: np.ndarray[tuple[int], np.dtype[np.float64]]
+    rate: Rates
     awake: Bool
-    busy_at: np.ndarray[tuple[int], np.dtype[np.float64]]
+    busy_at: Rates
     """When each torrent last uploaded enough to stay awake."""
-    read_at: np.ndarray[tuple[int], np.dtype[np.float64]]
+    read_at: Rates
     """When each torrent was last read."""
-    limit: np.ndarray[tuple[int], np.dtype[np.float64]]
+    moved: Rates
+    """What each torrent uploaded between the last two readings of it, bytes/s."""
+    limit: Rates
     """Each torrent's limit, smoothed as its rate is; infinite without one."""
     pressed: Bool
-    woke_at: np.ndarray[tuple[int], np.dtype[np.float64]]
+    woke_at: Rates
     """When each torrent was last seen to wake; long ago where it never was."""
 
 
@@ -59,7 +75,7 @@ class DemandState:
 class Demand:
     """(N,) columns for the torrents of one reading."""
 
-    rate: np.ndarray[tuple[int], np.dtype[np.float64]]
+    rate: Rates
     """bytes/s"""
     awake: Bool
     woke: Bool
@@ -84,7 +100,7 @@ def estimate(
     before = _align(torrents, state)
     known = before >= 0
     rate = torrents.upspeed.astype(np.float64)
-    uploaded = torrents.uploaded.copy()
+    uploaded, last = torrents.uploaded.copy(), rate.copy()
     was_awake = np.zeros(len(torrents), np.bool_)
     busy_at, read_at = np.full(len(torrents), now), np.full(len(torrents), now)
     limit = np.where(torrents.up_limit == UNLIMITED, np.inf, torrents.up_limit)
@@ -95,7 +111,9 @@ def estimate(
         elapsed = np.maximum(now - state.read_at[then], 1e-3)
         moved = np.maximum(torrents.uploaded[known] - state.uploaded[then], 0) / elapsed
         smoothed = state.rate[then] + (1 - np.exp(-elapsed / RATE_TIME)) * (moved - state.rate[then])
-        new = fresh[known]
+        new, tells = fresh[known], elapsed >= TELLS_AFTER
+        smoothed = np.where(tells, _step(smoothed, moved, state.moved[then]), smoothed)
+        last[known] = np.where(new & tells, moved, state.moved[then])
         rate[known] = np.where(new, smoothed, state.rate[then])
         uploaded[known] = np.where(new, torrents.uploaded[known], state.uploaded[then])
         read_at[known] = np.where(new, now, state.read_at[then])
@@ -122,9 +140,16 @@ def estimate(
     pressed = np.where(fresh, rate >= np.where(pressed, PRESSES_UNTIL, PRESSES_FROM) * full, pressed) & awake
     pressing = awake & (pressed | (now - woke_at < UNKNOWN_FOR))
     after = DemandState(
-        torrents.infohash, torrents.added_on, uploaded, rate, awake, busy_at, read_at, in_force, pressed, woke_at
+        torrents.infohash, torrents.added_on, uploaded, rate, awake, busy_at, read_at, last, in_force, pressed, woke_at
     )
     return Demand(rate, awake, woke, pressing), after
+
+
+def _step(smoothed: Rates, now: Rates, before: Rates) -> Rates:
+    """(N,) the smoothed rates, or what the last readings say where they are far off."""
+    low, high = (1 - STEP_FROM) * smoothed, (1 + STEP_FROM) * smoothed
+    steps = (np.maximum(now, before) < low) | (np.minimum(now, before) > high)
+    return np.where(now < STOPS_BELOW * smoothed, now, np.where(steps, (now + before) / 2, smoothed))
 
 
 def _align(torrents: Torrents, state: DemandState | None) -> Int64:

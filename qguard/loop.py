@@ -14,7 +14,7 @@ from typing import Final, Literal
 import numpy as np
 import structlog
 
-from allocators.base import BadAllocationError
+from allocators.base import BadAllocationError, steers_rates
 from qguard import __version__, overview, policy, report, wiring
 from qguard.answers import (
     Health,
@@ -31,14 +31,11 @@ from qguard.events import Events
 from qguard.inbox import Inbox, Latest
 from qguard.ledger import Key, Ledger, LedgerError
 from qguard.log import redact
-from qguard.observe import pause_between
+from qguard.pace import Pace, paced
 from qguard.policy import EVERYWHERE, Policy
 from qguard.previews import Basis, Changes, Previews
 from qguard.qbittorrent.client import TorrentClient
 from qguard.qbittorrent.errors import ClientError, LoginRefusedError
-
-LONGEST_BACKOFF: Final = 60.0
-"""Seconds between two tries while the client does not answer."""
 
 STALE_AFTER: Final = 5
 """Turns of the loop that may be missed before /health calls it stale; at least `STALE_SECONDS`."""
@@ -119,6 +116,7 @@ class Loop:
         self._started = clock()
         self._turned = clock()
         self._version = ""
+        self._met = False  # whether version and refresh interval are those of the client that answers now
         self._refresh = 0.0
         self._missing: dict[Key, float] = {}
         self._pruned_at: float | None = None
@@ -202,17 +200,20 @@ class Loop:
         self.inbox.put(name)
         self._wake.set()
 
-    def interval(self) -> float:
-        """Seconds until the next cycle: stretched for a client that lists slowly, backed off while it is away."""
+    def pace(self) -> Pace:
+        """The interval until the next cycle: stretched for a client that lists slowly, backed off while it is away."""
         reading = self._memory.reading
-        usual = max(
+        return paced(
             self.settings.global_.poll_interval,
-            self._refresh,
-            pause_between(reading.active_cost) if reading else 0.0,
+            steers=steers_rates(self._allocator),
+            refresh=self._refresh,
+            cost=reading.active_cost if reading else 0.0,
+            failures=self._failures,
         )
-        if not self._failures:
-            return usual
-        return max(usual, min(usual * 2.0 ** min(self._failures, 10), LONGEST_BACKOFF))
+
+    def interval(self) -> float:
+        """Seconds until the next cycle."""
+        return self.pace().seconds
 
     async def turn(self, names: Sequence[str] = ()) -> None:
         """One cycle of the loop. Whatever goes wrong is told once, shown in /health and tried again.
@@ -251,6 +252,8 @@ class Loop:
         if self.problems.get(name) != words:
             self._log.error(words, exc_info=unexpected)
         self.problems[name] = words
+        if isinstance(error, ClientError):
+            self._met = False  # it may come back as another version, with another refresh interval
         if isinstance(error, LoginRefusedError):
             self._refused = error
 
@@ -282,7 +285,7 @@ class Loop:
             # All of one moment: a reload does not wait, and a cycle ends with what it began with.
             world, rules, memory = self.world, self.policy(), self._memory
             client, began, requests = world.client, self._clock(), world.client.requests
-            if not self._version:
+            if not self._met:
                 await self._meet(client)
             with contextlib.ExitStack() as changing:
                 try:
@@ -323,9 +326,10 @@ class Loop:
         if client is not self._client:
             return
         kind = "a simulated qBittorrent" if self.settings.qbittorrent.is_embedded else "qBittorrent"
-        self._version = f"{kind} {version.app} (Web API {version.api})"
-        self._refresh = version.refresh_interval
-        self._log.info(f"connected to {self._version}")
+        met, self._version = self._version, f"{kind} {version.app} (Web API {version.api})"
+        self._met, self._refresh = True, version.refresh_interval
+        if self._version != met:
+            self._log.info(f"connected to {self._version}")
 
     def _use(self, client: TorrentClient) -> None:
         """Take another client from the next cycle on. The former one is closed when a cycle is done with it."""
@@ -339,6 +343,7 @@ class Loop:
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
         self._client, self._memory, self._version, self._refused = client, Memory(), "", None
+        self._met, self._refresh = False, 0.0
         self.previews.renew()
 
     def _tell(self, decision: Decision, done: report.CycleReport) -> None:

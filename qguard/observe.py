@@ -5,6 +5,7 @@ in every cycle for some hundred torrents, once a minute or so for ten thousand. 
 torrents is enough: whatever uploads is in it, with every field.
 """
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,9 @@ from qguard.snapshot import Bool, Counters, InfoHashes, Torrents, client_restart
 
 MAIN_THREAD_SHARE: Final = 0.02
 """The part of its main thread that a client may spend on our readings; half of it goes to full listings."""
+
+LISTINGS_JUDGED: Final = 5
+"""Listings of the active torrents by whose median their cost is judged."""
 
 LOSS_TO_CONFIRM: Final = 0.2
 """A full listing that lost more than this part of the known torrents, and more than `LOSS_TO_IGNORE`, is confirmed."""
@@ -49,8 +53,17 @@ class Reading:
     full_at: float
     full_cost: float
     """Seconds that the last full listing took the client, at most."""
-    active_cost: float
     sessions: int
+    active_costs: tuple[float, ...] = ()
+    """Seconds that the last `LISTINGS_JUDGED` listings of the active torrents took, the latest last."""
+
+    @property
+    def active_cost(self) -> float:
+        """Seconds that a listing of the active torrents takes the client, 0 before the first one.
+
+        The median: a client that is busy with something else for a moment is not to be left alone for a minute.
+        """
+        return statistics.median_low(self.active_costs) if self.active_costs else 0.0
 
 
 def pause_between(cost: float) -> float:
@@ -96,8 +109,8 @@ async def observe(
                 fresh=np.ones(len(merged), np.bool_),
                 full_at=before.full_at,
                 full_cost=before.full_cost,
-                active_cost=now - began,
                 sessions=sessions,
+                active_costs=(*before.active_costs, now - began)[-LISTINGS_JUDGED:],
             )
         began = clock()
         listed = await client.torrents()  # after a restart everything may be different
@@ -112,8 +125,8 @@ async def observe(
         fresh=np.ones(len(listed), np.bool_),
         full_at=now,
         full_cost=now - began,
-        active_cost=before.active_cost if before else 0.0,
         sessions=client.sessions,
+        active_costs=before.active_costs if before else (),
     )
 
 
@@ -137,9 +150,9 @@ async def observe_some(
         fresh=listed.rows_of(merged.infohash) >= 0,
         full_at=before.full_at,
         full_cost=before.full_cost,
-        active_cost=before.active_cost,
         # A change of session is for the next listing to find out about: it takes more than a few torrents to tell.
         sessions=before.sessions,
+        active_costs=before.active_costs,
     )
 
 

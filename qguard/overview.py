@@ -24,6 +24,7 @@ from qguard.cross_seed import Forwarder
 from qguard.decision import Decision
 from qguard.inbox import Inbox
 from qguard.ledger import Claim, Key
+from qguard.pace import Pace
 from qguard.report import CycleReport
 from qguard.snapshot import UNLIMITED
 from qguard.summary import mbps
@@ -70,6 +71,7 @@ def stats(
     inbox: Inbox,
     forwarder: Forwarder,
     *,
+    pace: Pace,
     rollout_percentage: int,
     strategy: str,
     dry_run: bool,
@@ -82,6 +84,7 @@ def stats(
         last: the last cycle that went through; without one, everything about torrents is 0.
         inbox: of the hooks.
         forwarder: of finished torrents.
+        pace: in force.
         rollout_percentage: in force.
         strategy: in force.
         dry_run: as configured.
@@ -98,6 +101,8 @@ def stats(
         errors_by_topic=dict(totals.errors),
         last_cycle_duration=done.duration_seconds if done else None,
         last_cycle_time=done.timestamp if done else None,
+        update_interval=round(pace.seconds, 2),
+        update_interval_reason=pace.why,
         active_torrents=int(decision.estimated.demand.awake.sum()) if decision else 0,
         managed_torrents=managed,
         managed_torrent_count=managed,

@@ -61,6 +61,8 @@ class Policy:
     """Why nothing at all may be written at present; empty when it may."""
     overcommit: float = 1.0
     """How far limits may add up above a cap, where the strategy promises rates rather than limits."""
+    at_rest: bool = False
+    """The limits are to hold by themselves: they add up to no more than the caps, whatever the strategy promises."""
     overrides: Mapping[str, Override] = field(default_factory=dict)
     """By tracker id: those in force, which `cap` follows."""
 

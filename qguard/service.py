@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -46,7 +46,7 @@ from qguard.config import (
     redacted,
     restart_needed,
 )
-from qguard.cycle import GONE, read_limits
+from qguard.cycle import GONE, read_limits, run
 from qguard.decision import Decision
 from qguard.doctor import DoctorReport, Facts, examine
 from qguard.ledger import Hold, Key, LedgerError, PrunedError, read_originals_file
@@ -57,6 +57,9 @@ from qguard.previews import Basis
 from qguard.qbittorrent.errors import ClientError, UnreachableError
 from qguard.rollback import RollbackReport, Scope, rollback
 from qguard.snapshot import UNLIMITED
+
+REST_WITHIN: Final = 4.0
+"""Seconds that a clean stop takes at most to leave limits within the caps; Docker kills what has not ended after 10."""
 
 
 class Service(Loop):
@@ -133,7 +136,37 @@ class Service(Loop):
                     self._log.info(f"put {done.changes_reversed} limits back as they were")
                 except (ClientError, LedgerError) as error:
                     self._log.error(f"originals are not restored ({error}); run `qguard rollback` when it is back")
+            elif self.settings.global_.on_shutdown == "keep":
+                await self._come_to_rest()
         await self.close()
+
+    async def _come_to_rest(self) -> None:
+        """One last cycle, which lowers limits until they fit the caps, where they may add up to more than these.
+
+        Holds `_lock` already; never raises, and never takes longer than `REST_WITHIN`.
+        """
+        rules = replace(self.policy(), at_rest=True)
+        before = self.last.decision.policy.overcommit if self.last else 1.0  # of a strategy changed a moment ago
+        if max(rules.overcommit, before) <= 1 or rules.observe_only or not self.ledger.originals():
+            return
+        unexpected = False
+        try:
+            async with asyncio.timeout(REST_WITHIN):
+                _, done, _ = await run(
+                    self.world, rules, self._memory, who="service", reason="shutdown", force_full=self._unsure
+                )
+        except (ClientError, LedgerError, BadAllocationError, TimeoutError) as error:
+            trouble = str(error) or f"qBittorrent did not answer within {REST_WITHIN:g} s"
+        except Exception as error:  # noqa: BLE001 - the service ends, whatever it is
+            trouble, unexpected = f"{type(error).__name__}: {error}", True
+        else:
+            missed = done.lost + done.overridden
+            trouble = f"{missed} torrents did not take theirs" if missed else ""
+            if done.applied:
+                self._log.info(f"{done.applied} limits changed, so that all fit the caps while nobody steers")
+        if trouble:
+            words = f"limits may add up to more than the caps ({trouble}); start qguard again, or run `qguard rollback`"
+            self._log.error(words, exc_info=unexpected)
 
     async def close(self) -> None:
         """Let go of client and ledger."""
@@ -497,6 +530,7 @@ class Service(Loop):
             self._shown,
             self.inbox,
             self.forwarder,
+            pace=self.pace(),
             rollout_percentage=policy.percentage(self.settings, self.ledger.controls, EVERYWHERE),
             strategy=self.settings.global_.allocation_strategy,
             dry_run=self.settings.global_.dry_run,

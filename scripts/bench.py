@@ -11,6 +11,7 @@ import math
 import statistics
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -33,6 +34,7 @@ from allocators.base import (
     promised_rate,
 )
 from allocators.claims import HEADROOM, LEAST_ROOM, TIGHT
+from allocators.grid import FEW, LOSSES, STEP
 from allocators.scoring import STEADY, UNIT
 from allocators.settle import BAND, UNUSED
 from allocators.standing import DEFAULT_WAKEUPS
@@ -387,7 +389,7 @@ def plain_weighted(request: Request, trackers: list[list[Row]], options: Options
             [row.lo for row in sharing],
             [[row.wanted for row in sharing], [row.most for row in sharing], [row.hi for row in sharing]],
         )
-        plain_settle(total, sharing, shares)
+        plain_settle(total, sharing, shares, plain_on_grid(sharing, shares))
     return [row.limit for rows in trackers for row in rows]
 
 
@@ -418,16 +420,42 @@ def plain_common_weights(trackers: list[list[Row]], most: int) -> None:
                 row.weight = mean
 
 
-def plain_settle(total: int, rows: list[Row], shares: list[int]) -> None:
+GRID = [0, *sorted({math.floor((1 + STEP) ** k) for k in range(441)}), MAX_LIMIT]
+
+
+def plain_on_grid(rows: list[Row], shares: list[int]) -> list[int]:
+    """`allocators.grid.on_grid`."""
+    x = list(shares)
+    bound = [row.most if share <= row.most else row.hi for row, share in zip(rows, shares, strict=True)]
+    free = [i for i, share in enumerate(shares) if share < bound[i]]
+    if len(free) <= FEW:
+        return x
+    lost = []
+    for i in free:
+        share, lo = shares[i], rows[i].lo
+        down = GRID[bisect_right(GRID, share) - 1]
+        x[i] = max(down, lo) if lo <= share else down
+        lost.append((-math.ceil((share - x[i]) / share * (LOSSES / STEP)), i))
+    left = sum(shares) - sum(x)
+    for _, i in sorted(lost):
+        if left <= 0:
+            break
+        lift = min(left, min(GRID[bisect_right(GRID, shares[i])], bound[i]) - x[i])
+        x[i] += lift
+        left -= lift
+    return x
+
+
+def plain_settle(total: int, rows: list[Row], exact: list[int], shares: list[int]) -> None:
     """`allocators.settle.settle_fully`: keep what is near, as far as the sum allows."""
     over = -max(total, sum(shares))
     slack = []
-    for i, (row, share) in enumerate(zip(rows, shares, strict=True)):
+    for i, (row, share, target) in enumerate(zip(rows, exact, shares, strict=True)):
         stays = 0 < row.held <= row.hi and abs(row.held - share) <= BAND * share
-        row.limit = row.held if stays else share
+        row.limit = row.held if stays else target
         over += row.limit
-        if row.limit > share:
-            slack.append((share - row.limit, i))
+        if row.limit > target:
+            slack.append((target - row.limit, i))
     for less, i in sorted(slack):
         if over <= 0:
             break
@@ -475,6 +503,15 @@ def measure_loops(torrents: int, part_awake: float) -> Measured:
     return result
 
 
+def keep_freed_memory() -> None:
+    """Free a large block once, as a service has that has read the answer of a client with thousands of torrents.
+
+    Until a process has done so, glibc may give what it frees back to the system at every step, and the same code takes
+    half as long again, or not, by what ran before it.
+    """
+    np.empty(2**24, np.uint8)
+
+
 def main() -> None:
     """Print the tables; exit 1 when a sum of limits was over its cap."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -482,6 +519,7 @@ def main() -> None:
     sizes = parser.parse_args().sizes
     console = Console(highlight=False, width=150)
     began = time.monotonic()
+    keep_freed_memory()
     found: dict[tuple[int, float], dict[str, Measured]] = {}
     loops: dict[tuple[int, float], Measured] = {}
     for part in PARTS_AWAKE:

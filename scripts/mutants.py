@@ -26,11 +26,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("allocators", "config", "qguard", "tests", "pyproject.toml")
-UNIT_TESTS = ("tests/unit/test_allocators.py",)
+UNIT_TESTS = (
+    "tests/unit/test_allocators.py",
+    "tests/unit/test_allocators_borders.py",
+    "tests/unit/test_grid.py",
+)
 PROPERTIES = (
     "tests/properties/test_waterfill.py",
     "tests/properties/test_i01_cap.py",
     "tests/properties/test_strategies.py",
+    "tests/properties/test_grid.py",
 )
 OFF = ("cacheprovider", "xdist", "schemathesis")
 PYTEST = ("--timeout=10", "--timeout-method=signal", *(f"-pno:{plugin}" for plugin in OFF))
@@ -67,14 +72,19 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", help="names or patterns of mutants, as mutmut has them: allocators.settle.*"
     )
+    parser.add_argument(
+        "--only", nargs="+", metavar="FILE", help="mutants and constants of these files only: allocators/settle.py"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="tests at the same time (one per processor)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".cache" / "mutants", help="where the copy is made")
     options = parser.parse_args()
+    only = modules(options.only or (), parser)
+    names = [*options.names, *(f"allocators.{module}.*" for module in only)]
     began = time.monotonic()
     os.environ["QGUARD_HYPOTHESIS"] = "mutants"
     listed = equivalent(EQUIVALENT.read_text())
     copy_tree(options.folder)
-    found = run_mutmut(options.folder, options.jobs, UNIT_TESTS, options.names)
+    found = run_mutmut(options.folder, options.jobs, UNIT_TESTS, names)
     left = [
         name
         for name, (mutant, noticed) in found.items()
@@ -83,10 +93,21 @@ def main() -> None:
     print(f"{len(left)} of {len(found)} are left for the properties, {time.monotonic() - began:.0f} s", flush=True)
     if left:
         found |= run_mutmut(options.folder, options.jobs, UNIT_TESTS + PROPERTIES, left)
-    results = [*found.values(), *([] if options.names else constants(options.folder, options.jobs))]
-    failed = report(results, listed, complete=not options.names)
+    changed = [] if options.names else constants(options.folder, options.jobs, only)
+    complete = None if options.names else tuple(f"allocators.{module}" for module in only) or ("",)
+    failed = report([*found.values(), *changed], listed, complete)
     print(f"{(time.monotonic() - began) / 60:.0f} minutes")
     sys.exit(failed)
+
+
+def modules(files: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The names of these files' modules."""
+    there = {path.stem for path in (ROOT / "allocators").glob("*.py")}
+    found = [Path(file).stem for file in files]
+    for file, module in zip(files, found, strict=True):
+        if module not in there:
+            parser.error(f"--only: {file} is none of allocators/: {', '.join(sorted(there - {'__init__'}))}")
+    return found
 
 
 def run_mutmut(folder: Path, jobs: int, tests: Sequence[str], names: Sequence[str]) -> dict[str, tuple[Mutant, bool]]:
@@ -154,8 +175,8 @@ def difference(old: list[str], new: list[str]) -> tuple[str, str]:
     return " ".join(before), " ".join(after)
 
 
-def constants(folder: Path, jobs: int) -> list[tuple[Mutant, bool]]:
-    """Each constant of a module a little higher and a little lower, and whether a test noticed it."""
+def constants(folder: Path, jobs: int, only: Sequence[str] = ()) -> list[tuple[Mutant, bool]]:
+    """Each constant of these modules, or all, a little higher and a little lower, and whether a test noticed it."""
     trees: queue.Queue[Path] = queue.Queue()
     for job in range(jobs):
         trees.put(folder / f"constants-{job}")
@@ -176,6 +197,7 @@ def constants(folder: Path, jobs: int) -> list[tuple[Mutant, bool]]:
     changes = [
         (f"allocators/{path.name}", mutant)
         for path in sorted((folder / "allocators").glob("*.py"))
+        if not only or path.stem in only
         for mutant in changed_constants(f"allocators.{path.stem}", path.read_text())
     ]
     with ThreadPoolExecutor(jobs) as pool:
@@ -223,8 +245,16 @@ def equivalent(text: str) -> dict[str, re.Pattern[str]]:
     return {line: re.compile(".*".join(map(re.escape, line.split("…")))) for line in listed}
 
 
-def report(results: list[tuple[Mutant, bool]], listed: dict[str, re.Pattern[str]], *, complete: bool) -> int:
-    """Say what was noticed, by module, and what was not; the exit code."""
+def report(
+    results: list[tuple[Mutant, bool]], listed: dict[str, re.Pattern[str]], complete: tuple[str, ...] | None
+) -> int:
+    """Say what was noticed, by module, and what was not; the exit code.
+
+    Args:
+        results: the mutants, and whether a test noticed each.
+        listed: the mutants that are listed as equivalent.
+        complete: what the places begin with of which all mutants are among `results`, None where that is not known.
+    """
     counts: dict[str, Counter[str]] = {}
     missed, used, contradicted = [], set(), set()
     for mutant, noticed in results:
@@ -238,7 +268,7 @@ def report(results: list[tuple[Mutant, bool]], listed: dict[str, re.Pattern[str]
         print("\n".join(["not noticed:", *sorted(missed)]))
     for line in sorted(contradicted):
         print(f"listed as equivalent, but a test notices it, or another of the same words: {line}")
-    for line in sorted(listed.keys() - used if complete else ()):
+    for line in sorted(line for line in listed.keys() - used if complete and line.startswith(complete)):
         print(f"listed as equivalent, but there is no such mutant: {line}")
     kinds = ("noticed", "equivalent", "not noticed")
     total = sum(counts.values(), Counter())

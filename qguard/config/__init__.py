@@ -1,6 +1,7 @@
 """The configuration file: where it is, what it may say, what is wrong with it."""
 
 from qguard.config.errors import BadValueError, ConfigError, Problem
+from qguard.config.fields import AUTO, Interval
 from qguard.config.load import Loaded, find, load, parse
 from qguard.config.model import (
     CrossSeed,
@@ -17,10 +18,12 @@ from qguard.config.schema import json_schema, redacted, restart_needed, secret_v
 from qguard.config.units import describe_cap, parse_duration, parse_rate
 
 __all__ = [
+    "AUTO",
     "BadValueError",
     "ConfigError",
     "CrossSeed",
     "Global",
+    "Interval",
     "Loaded",
     "Logging",
     "Problem",

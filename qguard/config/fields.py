@@ -2,11 +2,12 @@
 
 import difflib
 import ipaddress
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, ValidationInfo, WithJsonSchema
@@ -254,6 +255,30 @@ def _tracker_id(value: object) -> str:
     return text
 
 
+AUTO: Final = "auto"
+"""Stands for an interval: the one that suits the client and the strategy."""
+
+SHORTEST_INTERVAL: Final = 1.0
+LONGEST_INTERVAL: Final = 3600.0
+"""Seconds."""
+
+
+def _interval(value: object) -> float | Literal["auto"]:
+    value = reread(value)
+    if isinstance(value, str) and value.strip().lower() == AUTO:
+        return "auto"
+    wanted = f"write auto, or a number of seconds from {SHORTEST_INTERVAL:g} to {LONGEST_INTERVAL:g}"
+    try:
+        seconds = parse_duration(value)
+    except BadValueError as fault:
+        raise BadValueError(fault.message, f"write auto, or {fault.remedy.removeprefix('write ')}") from None
+    if not math.isfinite(seconds):
+        raise BadValueError("is not a number", wanted)
+    if not SHORTEST_INTERVAL <= seconds <= LONGEST_INTERVAL:
+        raise BadValueError("is too small" if seconds < SHORTEST_INTERVAL else "is too large", wanted)
+    return seconds
+
+
 def _level(value: object) -> str:
     level = _text(value).upper()
     if level not in LEVELS:
@@ -285,6 +310,20 @@ Seconds = Annotated[
     float,
     Field(allow_inf_nan=False, json_schema_extra={KIND: DURATION}),
     BeforeValidator(lambda value: parse_duration(reread(value))),
+]
+Interval = float | Literal["auto"]
+"""Seconds, or `AUTO`."""
+PollInterval = Annotated[
+    Interval,
+    PlainValidator(_interval),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [AUTO]},
+                {"type": "number", "minimum": SHORTEST_INTERVAL, "maximum": LONGEST_INTERVAL, KIND: DURATION},
+            ]
+        }
+    ),
 ]
 OptionalText = Annotated[str | None, BeforeValidator(_optional(_text))]
 Text = Annotated[str, BeforeValidator(_text)]

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from qguard.config.fields import (
-    DURATION,
+    AUTO,
     EMBEDDED,
-    KIND,
     AllowedHosts,
     Bool,
     Cap,
@@ -23,6 +22,7 @@ from qguard.config.fields import (
     HookUrl,
     Host,
     Int,
+    Interval,
     Level,
     ListenHost,
     Networks,
@@ -34,6 +34,7 @@ from qguard.config.fields import (
     OptionalText,
     OptionalUrl,
     Pattern,
+    PollInterval,
     PositiveRate,
     RateOrZero,
     Seconds,
@@ -52,9 +53,9 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
 
-def _poll_interval(read_so_far: dict[str, Any]) -> float:
+def _poll_interval(read_so_far: dict[str, Any]) -> Interval:
     older_name = read_so_far.get("update_interval")
-    return 5.0 if older_name is None else float(older_name)
+    return AUTO if older_name is None else float(older_name)
 
 
 class Global(Section):
@@ -63,13 +64,12 @@ class Global(Section):
     update_interval: Annotated[Seconds, Field(ge=1, le=3600)] | None = Field(
         None, description="Seconds, 1 to 3600. Older name of poll_interval; counts only where that is absent."
     )
-    poll_interval: Seconds = Field(
+    poll_interval: PollInterval = Field(
         default_factory=_poll_interval,
-        ge=1,
-        le=3600,
-        description="Seconds between two cycles, 1 to 3600; stretched on a client that answers slowly. 5 follows a"
-        " waking torrent soon, and is no more often than a person would look.",
-        json_schema_extra={"default": 5, KIND: DURATION},
+        description="Seconds between two cycles, 1 to 3600, or auto; either is stretched on a client that answers"
+        " slowly. auto is qBittorrent's own refresh interval (1.5 unless changed there) with `adaptive`, which steers"
+        " rates and can be no better than it is quick, and 5 with strategies whose limits add up to the caps.",
+        json_schema_extra={"default": AUTO},
     )
     active_torrent_threshold_kb: Int = Field(
         10,
@@ -199,7 +199,8 @@ class Global(Section):
     on_shutdown: Annotated[Literal["keep", "restore"], Choice] = Field(
         "keep",
         description="keep or restore: whether a clean stop leaves the limits in force or puts the original ones back."
-        " keep, so that a restart or an update is no gap in the caps.",
+        " keep, so that a restart or an update is no gap in the caps; limits of `adaptive`, which may add up to more"
+        " than a cap, are lowered to it first.",
     )
     multi_tracker: Annotated[Literal["first", "strictest"], Choice] = Field(
         "first",

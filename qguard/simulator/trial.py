@@ -11,6 +11,7 @@ from qguard.config import Settings
 from qguard.decision import Decision, Matched, State
 from qguard.observe import Reading
 from qguard.ownership import NONE, Findings, Ownership
+from qguard.pace import usual_interval
 from qguard.policy import NO_CAP, Policy, make, make_allocator, make_matcher
 from qguard.rollout import buckets
 from qguard.simulator.client import SimulatedClient
@@ -85,7 +86,7 @@ def run(
         stage: the client and its future; used up.
         strategy: another one than the configured one.
         seconds: simulated.
-        interval: seconds between two cycles; the configured one by default.
+        interval: seconds between two cycles; the configured one by default, for `auto` that of all strategies alike.
         progress: told the part that is done, 0 to 1.
     """
     section = settings.global_.model_copy(
@@ -98,7 +99,7 @@ def run(
     trace = Trace(section.allocation_strategy, rules.ids, rules.cap, section.link_upload_speed, stage.tracker)
     trace.reversals = np.zeros(len(client), np.int64)
     loop = _begin(client, stage.tracker)
-    every = section.poll_interval if interval is None else interval
+    every = usual_interval(section.poll_interval) if interval is None else interval
     next_cycle, next_sample = 0.0, SAMPLE
     moved, wanted = np.zeros(len(client)), np.zeros(len(client))
     while client.now < seconds:
@@ -198,7 +199,6 @@ def decide(client: SimulatedClient, rules: Policy, loop: _Loop) -> Decision:
         fresh=everything,
         full_at=client.now,
         full_cost=0.0,
-        active_cost=0.0,
         sessions=1,
     )
     wrote = loop.expected != NONE

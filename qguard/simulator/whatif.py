@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from qguard.config import Settings
+from qguard.pace import usual_interval
 from qguard.policy import NO_CAP, make_matcher
 from qguard.simulator.client import SimulatedClient, Torrent
 from qguard.simulator.judge import Judgement, judge
@@ -84,7 +85,7 @@ def compare(
         words=words,
         seed=seed,
         seconds=seconds,
-        interval=settings.global_.poll_interval,
+        interval=usual_interval(settings.global_.poll_interval),
         torrents=len(traces[0].tracker),
         strategies=tuple(found),
     )

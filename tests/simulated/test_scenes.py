@@ -1,17 +1,22 @@
 """What each strategy is worth on every scene, and bounds that a change must not break.
 
-Seeds come from the commit, so nothing can be tuned to them. Bounds are the worst that some twenty seeds gave, and a
-margin of at least the spread of those. Where they are looser than the targets of the design notes, why:
+Seeds come from the commit, so nothing can be tuned to them. `adaptive` reaches these targets of the design notes and
+is held to them: use 0.92 of what cap and demand allow, where 0.926 to 0.97 were seen over ten seeds of every scene;
+caps kept over 60 s, effective caps that never add up to more, next to no writes while all is idle; `equal`,
+`weighted` and `soft` never above a cap over 10 s, a mass wake-up included. Other bounds are the worst of those runs
+and a margin, because:
 
-- The notes' targets were set on a plant whose bursts are independent. Here, as measured on real clients, they come from
-  one tick: ten seconds swing by 5 to 10 % around a constant sum of limits. So v10 and v60 of `adaptive`, which uses
-  the cap up, are above 1.02 and 1.00; those of the others stay below 1.
-- `weighted` and `soft` leave headroom to torrents that do not press, which is arithmetic: 0.84 is out of reach with
-  leechers that change as often as here (40 wake or stop in 5 s; 24 in the notes).
-- Not reached, and the bounds below only keep it from getting worse: `adaptive` uses 0.92 to 0.93 where 0.92 is the
-  target and 0.87 is asked here, since a trim that believed too little use sooner wound up on real clients; its Jain's
-  index is 0.94 to 0.98 (target 0.97, asked 0.88); a lender is back after 18 to 25 s (target 15, asked 60).
-- Torrents changed: twice the notes' 60 per cycle, for the same reason; a third of what `equal` rewrites.
+- The notes' targets were set on a plant whose bursts are independent. Here, as measured on real clients, they come
+  from one tick: ten seconds swing by 5 to 10 % around a constant sum of limits, which is the v10 of one who knows
+  every demand in advance, too (docs/control.md). So v10 is 1.04 to 1.10 where 1.10 is the target, and 1.15 when half
+  of a tracker's torrents are in demand all at once; v60 is below 1.00 and asked to be below 1.02.
+- Torrents on a standing limit of 1 or 2 KiB/s are silent for 8 to 16 s when they wake, since libtorrent sends whole
+  blocks. That is in Jain's index (0.94 to 0.97; target 0.97) and in the time after which a lender is back (14 to 20
+  s; target 15).
+- `equal`, `weighted` and `soft` leave to torrents what they do not use: arithmetic, 0.63 to 0.98 of what could be
+  used. 0.84, the target of the last two, is met where one tracker is hot.
+- Torrents changed in a cycle: 80 to 155, twice the notes' 60, because 40 torrents wake or stop in 5 s here and 24 in
+  the notes; less than half of what `equal` rewrites.
 """
 
 import subprocess
@@ -27,14 +32,15 @@ from qguard.simulator.whatif import RETURNS_AT
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 600.0
+INTERVAL = 5.0
 CAPS = [2_000_000 * (n % 4 + 1) for n in range(10)]
 STRATEGIES = {"adaptive": 2, "equal": 1, "weighted": 1, "soft": 1}
 """How many seeds each."""
 
-LEAST_USE = {"adaptive": 0.87, "equal": 0.58, "weighted": 0.73, "soft": 0.73}
-MOST_10S = {"adaptive": 1.28, "equal": 1.0, "weighted": 1.02, "soft": 1.02}
-MOST_60S = {"adaptive": 1.06, "equal": 0.98, "weighted": 0.99, "soft": 0.99}
-MOST_CHANGED = {"adaptive": 145, "equal": 430, "weighted": 300, "soft": 300}
+LEAST_USE = {"adaptive": 0.92, "equal": 0.60, "weighted": 0.75, "soft": 0.75}
+MOST_10S = {"adaptive": 1.15, "equal": 1.0, "weighted": 1.0, "soft": 1.0}
+MOST_60S = {"adaptive": 1.02, "equal": 0.95, "weighted": 0.96, "soft": 0.96}
+MOST_CHANGED = {"adaptive": 165, "equal": 390, "weighted": 300, "soft": 300}
 """Torrents in a cycle, of some 1,400 awake."""
 
 
@@ -56,7 +62,9 @@ def settings() -> Settings:
 
 def judged(settings: Settings, scene: str, strategy: str, seed: int) -> Judgement:
     stage = SCENES[scene].stage(CAPS, torrents=3000, seed=seed)
-    found = judge(run(settings, stage, strategy=strategy, seconds=SECONDS), returns_at=RETURNS_AT.get(scene))
+    found = judge(
+        run(settings, stage, strategy=strategy, seconds=SECONDS, interval=INTERVAL), returns_at=RETURNS_AT.get(scene)
+    )
     print(f"{scene:12} seed {seed:10} {found}")  # the table of a failing run
     return found
 
@@ -67,16 +75,16 @@ def test_no_strategy_falls_behind(settings: Settings, strategy: str, scene: str)
     for seed in seeds()[: STRATEGIES[strategy]]:
         found = judged(settings, scene, strategy, seed)
         assert found.use >= LEAST_USE[strategy]
-        assert found.v10 <= MOST_10S[strategy]
-        # A crowd that comes at once is taken for twice what it uses, until its rates tell.
-        assert found.v60 <= MOST_60S[strategy] + (0.06 if scene == "flash-crowd" else 0.0)
+        # A crowd that comes at once takes what it can until it is seen.
+        assert found.v10 <= MOST_10S[strategy] + (0.10 if scene == "flash-crowd" and strategy == "adaptive" else 0.0)
+        assert found.v60 <= MOST_60S[strategy]
         assert found.changed / 12 <= MOST_CHANGED[strategy]
         assert found.lent <= 1.0
         assert found.overcommit <= (1.5 if strategy == "adaptive" else 1.0) + 1e-9
         if scene == "all-idle":
             assert found.changed / 12 <= 20  # those that wake and fall asleep
         if scene in {"all-hot", "mass-wake", "outage", "restart"} and strategy in {"adaptive", "equal"}:
-            assert found.jain >= 0.88
+            assert found.jain >= 0.92
         if scene == "outage" and strategy == "adaptive":
             assert found.reclaim is not None
-            assert found.reclaim <= 60.0
+            assert found.reclaim <= 25.0

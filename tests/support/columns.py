@@ -96,7 +96,6 @@ def reading(seen: Torrents, at: float = 0.0, *, maybe_reset: bool = False) -> Re
         fresh=np.ones(len(seen), np.bool_),
         full_at=at,
         full_cost=0.0,
-        active_cost=0.0,
         sessions=1,
     )
 

@@ -138,9 +138,16 @@ def test_an_absent_rollout_percentage_observes_only() -> None:
 
 @pytest.mark.parametrize(
     ("keys", "seconds"),
-    [("", 5), ("update_interval: 60", 60), ("update_interval: 60, poll_interval: 2m", 120), ("poll_interval: 1", 1)],
+    [
+        ("", "auto"),
+        ("poll_interval: Auto", "auto"),
+        ("poll_interval: 1", 1),
+        ("update_interval: 60", 60),
+        ("update_interval: 60, poll_interval: 2m", 120),
+        ("update_interval: 60, poll_interval: auto", "auto"),
+    ],
 )
-def test_update_interval_counts_only_without_poll_interval(keys: str, seconds: float) -> None:
+def test_update_interval_counts_only_without_poll_interval(keys: str, seconds: float | str) -> None:
     assert config(top=f"global: {{{keys}}}").settings.global_.poll_interval == seconds
 
 

@@ -57,7 +57,7 @@ def test_every_key_is_documented_with_its_default_and_meaning(section: str, key:
         expected = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
         assert default == f"`{expected}`"
     else:
-        assert (key, default) in {("poll_interval", "`5`"), ("name", "the id")}
+        assert (key, default) in {("poll_interval", "`auto`"), ("name", "the id")}
 
 
 @pytest.mark.parametrize(("section", "key"), FIELDS)
@@ -130,17 +130,33 @@ def test_the_schema_accepts_the_example() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["poll_interval: 2m", "port: ${PORT:-1}", "poll_interval: 3", "link_upload_speed: 80 Mbit/s", "dry_run: true"],
+    [
+        "poll_interval: 2m",
+        "port: ${PORT:-1}",
+        "poll_interval: 3",
+        "poll_interval: ${EVERY:-auto}",
+        "link_upload_speed: 80 Mbit/s",
+        "dry_run: true",
+    ],
 )
 def test_the_schema_accepts_what_the_loader_accepts(line: str) -> None:
-    assert accepts(json_schema(), yaml.safe_load(EXAMPLE.replace("poll_interval: 5s", line)), json_schema())
+    assert accepts(json_schema(), yaml.safe_load(EXAMPLE.replace("poll_interval: auto", line)), json_schema())
 
 
 @pytest.mark.parametrize(
-    "line", ["prot: 1", "port: 0", "port: x", "poll_interval: 0.5", "link_upload_speed: 10 M", "link_upload_speed: 0"]
+    "line",
+    [
+        "prot: 1",
+        "port: 0",
+        "port: x",
+        "poll_interval: 0.5",
+        "poll_interval: often",
+        "link_upload_speed: 10 M",
+        "link_upload_speed: 0",
+    ],
 )
 def test_the_schema_refuses_what_the_loader_refuses(line: str) -> None:
-    assert not accepts(json_schema(), yaml.safe_load(EXAMPLE.replace("poll_interval: 5s", line)), json_schema())
+    assert not accepts(json_schema(), yaml.safe_load(EXAMPLE.replace("poll_interval: auto", line)), json_schema())
 
 
 def test_the_schema_refuses_a_rule_that_matches_nothing() -> None:

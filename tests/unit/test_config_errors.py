@@ -60,7 +60,9 @@ ONE_WRONG_VALUE = {
     "unknown strategy": (
         ROLLOUT, "  allocation_strategy: weigthed",
         "2:24", '"weigthed"', "not an installed", "weighted?"),
-    "interval too short": (ROLLOUT, "  poll_interval: 10ms", "2:18", '"10ms"', "is too small", "from 1 to 3600"),
+    "interval too short": (
+        ROLLOUT, "  poll_interval: 10ms",
+        "2:18", '"10ms"', "is too small", "write auto, or a number of seconds from 1 to 3600"),
     "interval infinite": (ROLLOUT, "  poll_interval: .inf", "2:18", "Infinity", "not a number", "from 1 to 3600"),
     "interval no duration": (ROLLOUT, "  poll_interval: soon", "2:18", '"soon"', "not a duration", "ms, s, m, h"),
     "older interval too long": (ROLLOUT, "  update_interval: 2h", "2:20", '"2h"', "is too large", "from 1 to 3600"),

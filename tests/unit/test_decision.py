@@ -21,8 +21,10 @@ def test_awake_torrents_share_the_cap_to_the_byte() -> None:
 
 def test_sleeping_torrents_hold_standing_limits_that_the_cap_pays_for() -> None:
     one_awake = [{"upspeed": 50_000}, {}, {}]
-    # 5 % of 1 MB/s for 48 wake-ups is 1041 B/s, 1024 on the grid of powers of two; two sleepers are reserved for.
-    assert limits(one_awake) == [1_000_000 - 2 * 1024, 1024, 1024]
+    # 5 % of 1 MB/s for two sleepers are 25,000 B/s, 16384 on the grid of powers of two; two sleepers are reserved for.
+    assert limits(one_awake) == [1_000_000 - 2 * 16_384, 16_384, 16_384]
+    # 64 sleepers: no more than 48 of them are taken to wake at once. 1041 B/s are 1024 on the grid.
+    assert limits([*one_awake[:1], *[{}] * 64]) == [1_000_000 - 48 * 1024, *[1024] * 64]
 
 
 def test_a_torrent_more_asleep_does_not_rewrite_those_that_are_awake() -> None:
@@ -91,7 +93,7 @@ def test_an_idle_tracker_leaves_its_part_of_the_link_but_for_its_standing_limits
     client = [{}, {"upspeed": 50_000, "host": "other.example"}]
     first, second = limits(client, link_upload_speed=800_000)
     assert second == 800_000 - int(0.05 * 400_000)
-    assert first * 48 <= 0.05 * 400_000
+    assert first <= 0.05 * 400_000
 
 
 def test_paused_torrents_are_neither_written_nor_given_back() -> None:
@@ -125,12 +127,17 @@ def test_a_torrent_added_again_is_claimed_anew() -> None:
 
 
 def test_more_wakeups_in_one_interval_than_expected_raise_k() -> None:
-    asleep = torrents([{} for _ in range(60)])
+    asleep = torrents([{} for _ in range(160)])
     first = decide(asleep, rules())
     limited, claims = applied(first)
-    awake = torrents([{"upspeed": 50_000, "up_limit": int(v)} for v in limited.up_limit])
+    assert first.estimated.wakeups.tolist()[0] == 48
+    awake = torrents([{"upspeed": 50_000 * (n < 60), "up_limit": int(v)} for n, v in enumerate(limited.up_limit)])
     second = decide(awake, rules(), claims, first.state, at=5.0)
     assert second.estimated.wakeups.tolist()[0] == 60
     late = decide(awake, rules(), claims, first.state, at=3600.0)
     assert late.estimated.wakeups.tolist()[0] == 48
+    # However many woke at once, there is no need of room for more than sleep.
+    few = torrents([{"upspeed": 50_000 * (n < 155), "up_limit": int(v)} for n, v in enumerate(limited.up_limit)])
+    third = decide(few, rules(), claims, second.state, at=10.0)
+    assert (third.estimated.wakeups.tolist()[0], third.state.wakeups["alpha"]) == (8, 95)
     assert np.isfinite(second.estimated.demand.rate).all()

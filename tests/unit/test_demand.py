@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qguard.demand import RATE_TIME, SLEEP_AFTER, Demand, DemandState, estimate
+from qguard.demand import RATE_TIME, SLEEP_AFTER, UNKNOWN_FOR, Demand, DemandState, estimate
 from qguard.snapshot import Torrents
 from tests.support.columns import torrents
 
@@ -165,15 +165,15 @@ def test_without_a_limit_nothing_presses() -> None:
     assert demand.pressing.tolist() == [False, False]
 
 
-def test_what_just_woke_presses_for_8_seconds_whatever_it_uploads() -> None:
+def test_what_just_woke_presses_for_a_while_whatever_it_uploads() -> None:
     _, state = look([0], [1_000_000], 0.0, None)
     demand, state = look([20_000], [1_000_000], 5.0, state)
     assert (demand.woke.tolist(), demand.pressing.tolist()) == ([True], [True])
     seen = {}
-    for at in (9.0, 12.9, 13.0, 20.0):
-        demand, state = look([20_000], [1_000_000], at, state)
-        seen[at] = demand.pressing.tolist()[0]
-    assert seen == {9.0: True, 12.9: True, 13.0: False, 20.0: False}
+    for after in (2.0, UNKNOWN_FOR - 0.1, UNKNOWN_FOR, 20.0):
+        demand, state = look([20_000], [1_000_000], 5.0 + after, state)
+        seen[after] = demand.pressing.tolist()[0]
+    assert list(seen.values()) == [True, True, False, False]
 
 
 def test_a_torrent_first_seen_awake_is_not_taken_for_woken() -> None:
@@ -184,10 +184,10 @@ def test_a_torrent_first_seen_awake_is_not_taken_for_woken() -> None:
 def test_after_a_raise_a_rate_is_judged_by_the_limit_smoothed_as_it_is() -> None:
     _, state = look([100_000], [100_000], 0.0, None)
     # It follows the raise at once: rate and limit are smoothed alike, and so it presses all the time.
-    for at in (1.0, 2.0, 5.0, 10.0):
-        demand, state = look([200_000], [200_000], at, state)
+    for at in (0.5, 1.0, 2.0):
+        demand, state = look([120_000], [120_000], at, state)
         assert demand.pressing.tolist() == [True]
-        assert state.limit[0] == pytest.approx(200_000 - 100_000 * np.exp(-at / RATE_TIME), rel=1e-6)
+        assert state.limit[0] == pytest.approx(120_000 - 20_000 * np.exp(-at / RATE_TIME), rel=1e-6)
         assert demand.rate[0] == pytest.approx(state.limit[0], rel=1e-4)
 
 
@@ -197,8 +197,40 @@ def test_one_that_does_not_follow_a_raise_stops_pressing_as_the_smoothed_limit_p
     for at in (1.0, 2.0, 3.0, 4.0, 5.0):
         demand, state = look([100_000], [200_000], at, state)
         pressing.append(demand.pressing.tolist()[0])
-    # 0.70 of the smoothed limit passes 100,000 when that is 142,857: after 5 s * ln(1 / 0.571) = 2.8 s.
-    assert pressing == [True, True, False, False, False]
+    # 0.70 of the smoothed limit passes 100,000 when that is 142,857: after 2.5 s * ln(1 / 0.571) = 1.4 s.
+    assert RATE_TIME == 2.5
+    assert pressing == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("rate", [30_000, 600_000, 1_000_000])
+def test_two_readings_far_off_are_a_change_and_one_is_noise(rate: int) -> None:
+    _, state = look([100_000], [0], 0.0, None)
+    _, state = look([100_000], [0], 1.5, state)
+    demand, once = look([rate], [0], 3.0, state)
+    smoothed = 100_000 + (1 - np.exp(-1.5 / RATE_TIME)) * (rate - 100_000)
+    assert demand.rate[0] == pytest.approx(smoothed, rel=1e-4)
+    demand, _ = look([rate], [0], 4.5, once)
+    assert demand.rate[0] == pytest.approx(rate, abs=1)
+    # Back to what it was: one reading does not change much.
+    demand, _ = look([100_000], [0], 4.5, once)
+    assert demand.rate[0] == pytest.approx(smoothed + (1 - np.exp(-1.5 / RATE_TIME)) * (100_000 - smoothed), rel=1e-4)
+
+
+@pytest.mark.parametrize(("rate", "seen"), [(0, 0), (15_000, 15_000), (25_000, 66_161)])
+def test_one_reading_of_next_to_nothing_is_the_end_of_an_upload(rate: int, seen: int) -> None:
+    _, state = look([100_000], [0], 0.0, None)
+    demand, _ = look([rate], [0], 1.5, state)
+    assert demand.rate[0] == pytest.approx(seen, abs=1)
+
+
+def test_readings_within_a_second_are_no_change_of_a_rate() -> None:
+    _, state = look([100_000], [0], 0.0, None)
+    _, state = look([100_000], [0], 1.5, state)
+    for at in (1.6, 1.7, 1.8):
+        # A counter that has not moved: the client has not refreshed it yet.
+        demand, state = look([0], [0], at, state)
+    assert demand.rate[0] == pytest.approx(100_000 * np.exp(-0.3 / RATE_TIME), rel=1e-4)
+    assert state.moved[0] == pytest.approx(100_000, rel=1e-4)
 
 
 def test_after_a_cut_the_limit_itself_counts() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from allocators.base import MAX_LIMIT, Allocation, Options, Request, installed_strategies, load_strategy
+from allocators.grid import FEW, round_up
 
 DOCS = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
 MIB = 2**20
@@ -80,6 +81,26 @@ def test_weighted(rates, leechers, pressing: str, wanted, words: str) -> None:
     assert words.strip("| ") in DOCS
 
 
+@pytest.mark.parametrize("name", ["weighted", "soft"])
+def test_equal_scores_are_a_step_apart_at_most(name: str) -> None:
+    limit = first(name, request([12], [[0.5] * 12], pressing="p" * 12)).limit
+    assert limit.tolist() == [1_093_831, 1_071_651, *[1_041_743] * 10]
+    assert limit.sum() == 12 * MIB
+    assert mib(limit) == [1.04, 1.02, *[0.99] * 10]
+    assert "1,093,831, 1,071,651 and ten times 1,041,743 bytes/s" in DOCS
+    assert "| 1.04 | 1.02 | 10 * 0.99 MiB/s |" in DOCS
+    assert mib(first(name, request([8], [[0.5] * 8], pressing="p" * 8)).limit) == [1.0] * 8
+    assert f"up to {FEW} torrents" in DOCS
+
+
+def test_the_grid_is_as_described() -> None:
+    values = np.unique(round_up(np.append(np.arange(1, 2**11), np.exp2(np.arange(11, 31, 0.01)).astype(np.int64))))
+    assert values[:29].tolist() == [*range(1, 24), 25, 26, 27, 28, 30, 31]
+    assert "1, 2, 3 ... 23, 25, 26, 27, 28, 30 and so on" in DOCS
+    assert len(np.unique(np.append(values, MAX_LIMIT))) == 399
+    assert "399 values" in DOCS
+
+
 def test_soft_lends_and_gives_back_in_the_next_cycle() -> None:
     asked = replace(
         request([4, 2], [[1.0], [2.0]], pressing=" p"),
@@ -115,6 +136,6 @@ def test_adaptive() -> None:
     asked = request([10], [[0.25] * 8 + [1.0] * 2], pressing=" " * 8 + "pp")
     assert mib(first("equal", asked).limit) == [1.0] * 10
     limit = first("adaptive", asked).limit
-    assert mib(limit) == [0.32] * 8 + [3.85] * 2
-    assert round(limit.sum() / MIB, 1) == 10.2
-    assert "add up to 10.2 MiB/s" in DOCS
+    assert mib(limit) == [0.32] * 8 + [4.0] * 2
+    assert round(limit.sum() / MIB, 1) == 10.6
+    assert "add up to 10.6 MiB/s" in DOCS

@@ -13,8 +13,8 @@ Giving any amount to those that press makes the client carry out the steps of th
 fall short of the level are found out, the level never falls by that, and it is over in two or three cycles.
 
 The level stays while what it is expected to let through is near the goal; otherwise every torrent that wakes would
-rewrite all that press. It is lowered in the cycle in which that becomes too much, and raised with more patience the
-more torrents that rewrites.
+rewrite all that press. It is lowered in the cycle in which that becomes too much, and raised when what it missed since
+it was set is worth the writes: much missed soon, little late, and the later the more torrents press.
 
 What went through above or below the cap in the last seconds is carried over: the goal moves a little the other way, so
 that the mean of ten seconds comes out at the cap. Use is missed where a torrent has just stopped and its share is not
@@ -44,14 +44,14 @@ from allocators.waterfill import waterfill
 TOO_MUCH: Final = 1.05
 """The part of the goal from which a level is lowered."""
 
-ENOUGH: Final = 0.87
-"""The part of the goal below which a level is raised."""
+RAISE_AFTER: Final = 3.0
+"""Seconds between two raises of a level, at least: a limit is in force after 2."""
 
-RAISE_AFTER: Final = (3.0, 15.0)
-"""Seconds between two raises of a level, at least (a limit is in force after 2 s) and at most (one unchoke round)."""
+NEARLY: Final = 0.02
+"""The part of the goal that a level may miss for ever."""
 
-RAISE_EACH: Final = 0.5
-"""Seconds between two raises for each torrent that presses: no more than two are rewritten in a second."""
+MISSED_EACH: Final = 0.05
+"""Seconds' worth of the goal that a level may miss beyond that, for each torrent that a raise would rewrite."""
 
 CARRY_TIME: Final = 10.0
 """Seconds: time constant over which use above or below the cap is remembered."""
@@ -70,6 +70,8 @@ class Course(NamedTuple):
     """bytes/s; `MAX_LIMIT` where nobody needs to be held."""
     age: float
     """Seconds since it was set."""
+    missed: float
+    """What it has let through too little since then, in seconds' worth of the goal."""
     carry: float
     """Smoothed use above the cap, as a part of it; below zero where less went through."""
 
@@ -109,9 +111,9 @@ class Adaptive:
         goal = rates * (1 - np.clip(CARRY_GAIN * carry, -CARRY_MOST, CARRY_MOST))
         uses = _uses(request, budget)
         lo = _floors(request, budget, goal)
-        level, age = _levels(request, goal, lo, uses, courses)
+        level, age, missed = _levels(request, goal, lo, uses, courses)
         limit = self._limits(request, budget, lo, request.spread(level), claim, before.limit)
-        after = zip(level.tolist(), age.tolist(), carry.tolist(), strict=True)
+        after = zip(level.tolist(), age.tolist(), missed.tolist(), carry.tolist(), strict=True)
         return answer(request, budget, limit), AdaptiveState(
             Memory(request.infohash, limit, claim, before.score, before.reached),
             loans,
@@ -163,18 +165,19 @@ def _floors(request: Request, budget: Budget, goal: Float64) -> Int64:
 
 def _levels(
     request: Request, goal: Float64, lo: Int64, uses: Int64, courses: list[Course | None]
-) -> tuple[Int64, Float64]:
-    """(G,) the water levels, bytes/s, and their ages in seconds."""
-    whole = np.floor(goal).astype(np.int64)
-    fresh = _fresh_levels(request, whole, lo, uses)
+) -> tuple[Int64, Float64, Float64]:
+    """(G,) the water levels, bytes/s, their ages in seconds, and what they missed, in seconds' worth of the goals."""
+    fresh = _fresh_levels(request, np.floor(goal).astype(np.int64), lo, uses)
     held = np.array([course.level if course else 0 for course in courses], np.int64)
-    age = np.array([course.age + request.elapsed if course else 0.0 for course in courses])
-    lets_through = _lets_through(request, held, lo, uses)
-    patience = np.clip(RAISE_EACH * request.total(request.pressing), *RAISE_AFTER)
-    needs_no_raise = (fresh <= held) | (lets_through >= ENOUGH * goal) | (age < patience)
-    keep = (held > 0) & (lets_through <= TOO_MUCH * goal) & needs_no_raise
+    age = np.array([course.age if course else 0.0 for course in courses]) + request.elapsed
+    missed = np.array([course.missed if course else 0.0 for course in courses])
+    part = _lets_through(request, held, lo, uses) / np.maximum(goal, 1)
+    missed = np.maximum(missed + (1 - NEARLY - part) * request.elapsed, 0.0)
+    waits = (age < RAISE_AFTER) | (missed < MISSED_EACH * request.total(request.pressing))
+    keep = (held > 0) & (part <= TOO_MUCH) & ((fresh <= held) | waits)
     level = np.where(keep, held, fresh)
-    return level, np.where(level == held, age, 0.0)
+    same = level == held
+    return level, np.where(same, age, 0.0), np.where(same, missed, 0.0)
 
 
 def _lets_through(request: Request, level: Int64, lo: Int64, uses: Int64) -> Int64:

@@ -38,18 +38,20 @@ def claims(request: Request, before: Float64) -> Float64:
     return np.where(fits, before, fitting)
 
 
-def taken(request: Request, claim: Float64) -> Float64:
-    """(G,) what each tracker's torrents take up: the rates of those that press, the claims of the others, bytes/s.
+def taken(request: Request, claim: Float64, reached: Float64) -> Float64:
+    """(G,) what each tracker's torrents take up: of those that press all they may, of the others the claims, bytes/s.
 
     What is used outside of our control is included. Claims and not rates: headroom cannot be used, and a tracker whose
-    cap is handed out to the last byte uses nine tenths of it at best. Rates and not limits: what is written must not
-    change what is wanted, or the same snapshot would be answered differently the second time.
+    cap is handed out to the last byte uses nine tenths of it at best.
 
     Args:
         request: the torrents.
         claim: (N,) see `claims`.
+        reached: (N,) see `allocators.memory`, bytes/s. Not limits: what is written must not change what is wanted, or
+            the same snapshot would be answered differently the second time.
     """
-    part = np.where(request.awake, np.where(request.pressing, request.rate, claim), request.floor)
+    full = np.maximum(request.rate, reached)
+    part = np.where(request.awake, np.where(request.pressing, full, claim), request.floor)
     total: Float64 = request.total(part) + request.outside
     return total
 

@@ -64,7 +64,7 @@ def lent_budget(
     resting_cap = resting_caps(request)
     claim = claims(request, before.claim)
     wanted = demand(request, claim, before.reached)
-    cap, after = lend(request, wanted, taken(request, claim), resting_cap, options, loans)
+    cap, after = lend(request, wanted, taken(request, claim, before.reached), resting_cap, options, loans)
     return make_budget(request, cap, resting_cap), after
 
 

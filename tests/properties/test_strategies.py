@@ -404,7 +404,7 @@ def test_p15_when_nothing_changes_they_settle_and_write_nothing(
     for step in steps(name, [*history, *still], chosen):
         unchanged = unchanged + 1 if step.answer.limit.tolist() == last else 0
         last = step.answer.limit.tolist()
-        if unchanged == 8:  # longer than anything waits
+        if unchanged == 8:  # two minutes: longer than a loan grows, and nothing was missed meanwhile
             return
     assert unchanged >= 4
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allocators.adaptive import CARRY_MOST, ENOUGH, RAISE_AFTER, AdaptiveState, within_cap
+from allocators.adaptive import CARRY_MOST, NEARLY, RAISE_AFTER, AdaptiveState, within_cap
 from allocators.base import (
     MAX_CAP,
     MAX_LIMIT,
@@ -241,9 +241,12 @@ def test_what_a_rate_can_have_reached_follows_the_limit_within_seconds_and_not_w
     assert recall(replace(request, elapsed=60.0), memory).reached.tolist() == pytest.approx([100, 100])
 
 
-def test_taken_are_the_rates_of_those_that_press_and_the_claims_of_the_others() -> None:
+def test_taken_is_all_that_those_may_upload_that_press_and_the_claims_of_the_others() -> None:
     request = ask(Tracker(16_000, [100, 300, 50, 60, 0, 0], "pp", floor=[0, 0, 0, 0, 20, 0], more={"outside": 7}))
-    assert taken(request, floats(1, 1, 90, 40, 5, 5)).tolist() == [100 + 300 + 90 + 40 + 20 + 7]
+    claim = floats(1, 1, 90, 40, 5, 5)
+    assert taken(request, claim, np.zeros(6)).tolist() == [100 + 300 + 90 + 40 + 20 + 7]
+    reached = floats(120, 200, 999, 999, 999, 999)
+    assert taken(request, claim, reached).tolist() == [120 + 300 + 90 + 40 + 20 + 7]
 
 
 def test_scores_are_those_of_the_reference_document() -> None:
@@ -724,22 +727,39 @@ def test_a_level_is_raised_after_a_while_and_lowered_at_once() -> None:
     assert level_of(state)[1] == 0.0
 
 
-@pytest.mark.parametrize(("pressing", "seconds"), [(2, 3.0), (6, 3.0), (20, 10.0), (30, 15.0), (400, 15.0)])
-def test_the_more_torrents_a_raise_rewrites_the_longer_it_waits(pressing: int, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("pressing", "part", "seconds"),
+    [
+        (2, 0.5, 3.5),  # no sooner than a limit is in force
+        (20, 0.52, 3.5),
+        (40, 0.52, 4.5),  # 40 * 0.05 s' worth, of which 0.46 are missed in a second
+        (40, 0.78, 10.5),
+        (80, 0.78, 20.5),
+        (40, 0.95, 66.0),
+        (40, 0.985, None),
+    ],
+)
+def test_a_level_is_raised_when_what_it_missed_is_worth_the_writes(
+    pressing: int, part: float, seconds: float | None
+) -> None:
+    """Half of the torrents stop to press and use so much that `part` of the cap is let through."""
     one = strategy("adaptive", Options())
-    rate = 1_000_000 / pressing / 2
-    busy = ask(Tracker(1_000_000, [rate] * pressing * 2, "p" * pressing * 2), elapsed=0.5)
-    quiet = replace(
-        busy, pressing=np.arange(2 * pressing) < pressing, rate=busy.rate * (busy.pressing.cumsum() <= pressing)
-    )
+    busy = ask(Tracker(1_000_000, [500_000 / pressing] * pressing * 2, "p" * pressing * 2), elapsed=0.5)
+    half = np.arange(2 * pressing) < pressing
     _, state = one.allocate(busy, None)
-    first_level = level_of(state)[0]
-    waited = 0.0
-    while level_of(state)[0] == first_level:
+    used = np.where(half, 500_000, 1_000_000 * part - 500_000) / pressing
+    less = replace(busy, pressing=half, rate=used)
+    state = replace(state, courses={"a": state.courses["a"]._replace(carry=0.0)})
+    first_level, waited = level_of(state)[0], 0.0
+    while level_of(state)[0] == first_level and waited < 600:
         waited += 0.5
-        _, state = one.allocate(quiet, state)
-        assert waited <= RAISE_AFTER[1]
-    assert waited == seconds
+        _, state = one.allocate(less, state)
+        state = replace(state, courses={"a": state.courses["a"]._replace(carry=0.0)})
+    if seconds is None:
+        assert waited == 600
+    else:
+        assert waited == pytest.approx(seconds, rel=0.1, abs=0.5)  # whole bytes make a part of a hundredth
+        assert waited >= RAISE_AFTER
 
 
 def test_what_went_through_above_or_below_the_cap_is_carried_over() -> None:
@@ -915,10 +935,10 @@ MORE = [[1e5] * 2 + [1e6] * 3, [3e5] * 8, [2e4 * n for n in range(1, 20)], [1e6,
 def test_adaptive_fills_the_cap_within_a_few_cycles_and_then_writes_nothing(wanted: list[float]) -> None:
     loop = Loop("adaptive", [1_000_000], [wanted])
     loop.run(100)
-    # A level stays from 87 % of its goal on; where less is wanted than the cap, all of that is let through.
+    # A level may miss some of its goal for a while; where less is wanted than the cap, all of that is let through.
     used = [used for (used,) in loop.used]
-    by_then = int(RAISE_AFTER[0] / 5) + 8
-    assert min(used[by_then:]) >= ENOUGH * min(1_000_000, sum(wanted))
+    by_then = 10
+    assert min(used[by_then:]) >= (1 - 2 * NEARLY) * min(1_000_000, sum(wanted))
     assert max(used) <= 1_000_000 * (1 + CARRY_MOST)
     assert sum(used[by_then:]) / len(used[by_then:]) <= 1_000_000
     assert loop.written[60:] == [0] * 40

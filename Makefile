@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 CONFIG := config/qguard.yaml
 
-.PHONY: help setup run test test-long lint format types layers compose-check test-parts break mutants bench bench-hook calibrate lock clean
+.PHONY: help setup run test test-long lint format types layers compose-check test-parts break mutants bench bench-hook bench-swarm calibrate lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ bench-hook: $(VENV)/.dev test-parts ## Measure how soon a hook leads to a limit,
 
 bench: $(VENV)/.dev ## Measure the allocators, from 1,000 to 100,000 torrents (about 2 minutes)
 	@$(BIN)/python -m scripts.bench
+
+bench-swarm: $(VENV)/.dev test-parts ## Measure each way to keep a cap on a real swarm (about 40 minutes; SWARM="--drive adaptive" for less, SWARM="--scene all" for every scene)
+	@$(BIN)/python -m scripts.bench_swarm $(SWARM)
 
 calibrate: $(VENV)/.dev test-parts ## Compare the simulated client's upload with a real qBittorrent's (about 8 minutes)
 	@$(BIN)/python -m scripts.calibrate

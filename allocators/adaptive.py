@@ -53,6 +53,13 @@ NEARLY: Final = 0.02
 MISSED_EACH: Final = 0.05
 """Seconds' worth of the goal that a level may miss beyond that, for each torrent that a raise would rewrite."""
 
+ROOM: Final = 1.12
+"""Times the cap: what limits may add up to that are kept although they are not used, and more for each torrent that
+shares; `max_overcommit` at most."""
+
+ROOM_EACH: Final = 0.01
+"""That much more of it: what one torrent holds and may suddenly use is a large part of a cap that few share."""
+
 CARRY_TIME: Final = 10.0
 """Seconds: time constant over which use above or below the cap is remembered."""
 
@@ -127,7 +134,8 @@ class Adaptive:
         standing = request.spread(budget.standing)
         wanted = np.where(request.rate * HEADROOM <= standing, standing, round_up(np.ceil(claim).astype(np.int64)))
         need = np.where(request.pressing, top, np.clip(wanted, lo, top))
-        most = np.floor(budget.cap * self.overcommit).astype(np.int64) - (budget.cap - budget.total)
+        asleep = budget.cap - budget.total
+        most = np.floor(budget.cap * self.overcommit).astype(np.int64) - asleep
         enough = budget.total >= budget.sharers
         total = np.where(enough, np.clip(request.total(need), budget.total, most), budget.sharers)
         smallest = np.where(budget.sharing, MIN_LIMIT, 0)
@@ -137,7 +145,8 @@ class Adaptive:
         fits = (held >= np.maximum(lo, request.rate * TIGHT)) & (held <= top)
         keep = budget.sharing & ~request.pressing & fits & request.spread(enough)
         # What a torrent holds and does not use costs nothing, as long as the limits do not add up to too much.
-        most = np.where(enough, most, total)
+        room = np.minimum(ROOM + ROOM_EACH * budget.sharers, self.overcommit)
+        most = np.where(enough, np.floor(budget.cap * room).astype(np.int64) - asleep, total)
         return np.where(budget.sharing, settle(limit, held, keep, request.start, most), budget.resting)
 
 
@@ -152,9 +161,9 @@ def _carry(request: Request, rates: Int64, courses: list[Course | None]) -> Floa
 
 
 def _uses(request: Request, budget: Budget) -> Int64:
-    """(N,) what each torrent would use without a limit, as far as is known, bytes/s."""
+    """(N,) what each torrent would use without a limit, as far as is known, bytes/s; nothing while it sleeps."""
     rate = np.where(request.awake, np.ceil(request.rate), 0).astype(np.int64)
-    return np.where(request.pressing, budget.hi, np.clip(rate, budget.lo, budget.hi))
+    return np.where(request.pressing, budget.hi, np.minimum(rate, budget.hi))
 
 
 def _floors(request: Request, budget: Budget, goal: Float64) -> Int64:

@@ -5,6 +5,7 @@ set -eu
 
 packages="qbittorrent-nox opentracker debootstrap debian-archive-keyring docker-compose curl ca-certificates make python3 python3-venv chromium chromium-driver"
 in_chroot="qbittorrent-nox curl"  # curl: qBittorrent runs it for each torrent that is added
+for_comparison=transmission-daemon  # in trixie, for `make bench-swarm`; no test needs it
 cache=${QGUARD_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qguard}
 
 say() { printf '%s\n' "install-test-parts: $*" >&2; }
@@ -46,20 +47,24 @@ mirror=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Pac
 
 answers() { version=$(chroot "$1" qbittorrent-nox --version 2>/dev/null) && [ -n "$version" ]; }
 
-# complete ROOT: installs what a chroot that was made for an older list of packages lacks.
+# complete ROOT PACKAGE...: installs what a chroot lacks of these; $lacking says what that was.
 complete() {
+    in=$1
+    shift
     lacking=
-    for package in $in_chroot; do
-        [ "$(chroot "$1" dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+    for package; do
+        [ "$(chroot "$in" dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
             lacking="$lacking $package"
     done
     [ -n "$lacking" ] || return 0
-    say "$(basename "$1"): installing$lacking"
+    say "$(basename "$in"): installing$lacking"
+    # Nothing in there is to start by itself.
+    printf '#!/bin/sh\nexit 101\n' >"$in/usr/sbin/policy-rc.d" && chmod 755 "$in/usr/sbin/policy-rc.d" || return 1
     # The age of the listing is not looked at, as debootstrap does not: mirrors may be weeks old. Signatures are.
-    chroot "$1" sh -ec 'export DEBIAN_FRONTEND=noninteractive
+    chroot "$in" sh -ec 'export DEBIAN_FRONTEND=noninteractive
         apt-get update -q -o Acquire::Check-Valid-Until=false
         apt-get install -q -y --no-install-recommends "$@"
-        rm -rf /var/cache/apt/archives /var/lib/apt/lists' sh $lacking >>"$1.log" 2>&1
+        rm -rf /var/cache/apt/archives /var/lib/apt/lists' sh $lacking >>"$in.log" 2>&1
 }
 
 # chroot_with SUITE: makes or keeps the chroot; on failure says why in $reason.
@@ -67,7 +72,7 @@ chroot_with() {
     root=$cache/$1
     log=$cache/$1.log
     if [ -d "$root" ] && answers "$root"; then
-        if ! complete "$root"; then
+        if ! complete "$root" $in_chroot; then
             reason="apt-get could not install$lacking in $root: see $log"
             return 1
         fi
@@ -100,6 +105,8 @@ chroot_with() {
 }
 
 chroot_with trixie || fail "trixie (qBittorrent 5.1): $reason"
+complete "$cache/trixie" $for_comparison ||
+    say "trixie: no$lacking, so no native group to compare with in make bench-swarm: see $cache/trixie.log"
 if chroot_with sid; then
     rm -f "$cache/sid.unavailable"
 else

@@ -35,7 +35,7 @@ BUSY = {"upspeed": 51_200, "uploaded_session": 10**7}
 def client() -> FakeClient:
     """Three busy torrents of alpha, one idle one of it that its owner had limited, one of somebody else."""
     return FakeClient(
-        torrents([BUSY, BUSY, BUSY, {"infohash": "a" * 40, "up_limit": 9_000}, {"host": "other.example"}])
+        torrents([BUSY, BUSY, BUSY, {"infohash": "a" * 40, "up_limit": 90_000}, {"host": "other.example"}])
     )
 
 
@@ -150,9 +150,9 @@ def test_a_reset_of_limits_restores_the_originals_and_pauses(service: HttpServic
     service.post("/cycle/force")
     answer = service.post("/limits/reset", confirm=True, reason="moving house")
     assert (answer["status"], answer["count"], answer["mode"], answer["paused"]) == ("ok", 4, "real", "*")
-    assert limits(service) == [0, 0, 0, 0, 9_000]
+    assert limits(service) == [0, 0, 0, 0, 90_000]
     service.post("/cycle/force")
-    assert limits(service) == [0, 0, 0, 0, 9_000]
+    assert limits(service) == [0, 0, 0, 0, 90_000]
 
 
 def test_a_reset_of_limits_takes_what_others_changed_only_when_told(service: HttpService) -> None:
@@ -162,7 +162,7 @@ def test_a_reset_of_limits_takes_what_others_changed_only_when_told(service: Htt
     assert service.post("/limits/reset", confirm=True)["left_alone"] == 1
     assert limits(service)[4] == 7_777
     service.post("/limits/reset", confirm=True, scope="all")
-    assert limits(service)[4] == 9_000
+    assert limits(service)[4] == 90_000
 
 
 def test_what_is_marked_as_restored_is_let_go_of(service: HttpService) -> None:

@@ -13,13 +13,16 @@ import pytest
 import yaml
 
 from tests.support.daemon import Daemon
-from tests.support.process import ALPHA, ALPHA_CAP, BETA, BETA_CAP, Seeds, sown, until
+from tests.support.process import ALPHA, BETA, Seeds, sown, until
 from tests.support.running import Qguard, login
 from tests.support.swarm import Swarm
 
 pytestmark = pytest.mark.qbittorrent
 
 PACKAGE = Path(__file__).parents[1] / "strategy_package"
+
+ALPHA_CAP, BETA_CAP = 4_000_000, 64_000_000
+"""bytes/s"""
 
 RULES: list[dict[str, object]] = [
     {"id": "alpha", "match": [ALPHA], "max_upload_speed": ALPHA_CAP},
@@ -31,8 +34,8 @@ AWAKE, DEMAND = (0, 3), 60_000
 """Torrents of alpha without a limit of their owner's, and what a leecher of each takes, bytes/s: six times what wakes
 one."""
 
-RESERVE = 4 * 4_096
-"""bytes/s that alpha keeps for its three sleepers: counted as four, and each holds a 48th of 5 % of the cap, rounded
+RESERVE = 4 * 32_768
+"""bytes/s that alpha keeps for its three sleepers: counted as four, and each holds a 4th of 5 % of the cap, rounded
 down."""
 EQUAL = (ALPHA_CAP - RESERVE) // len(AWAKE)
 ROUNDED = 2**20

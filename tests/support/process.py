@@ -39,8 +39,8 @@ ORIGINALS: Final[Mapping[str, Sequence[int]]] = {
 """bytes/s that the owner had set, by announce host; the first also counts for copies beyond these. Fewer than ten are
 finite, so that first contact asks nothing."""
 
-ALPHA_CAP, BETA_CAP = 4_000_000, 64_000_000
-"""bytes/s; standing limits are 5 % of that for 48 wake-ups, rounded down to a power of two."""
+ALPHA_CAP, BETA_CAP = 700_000, 11_000_000
+"""bytes/s; standing limits are 5 % of that for 8 wake-ups, as five to eight sleep, rounded down to a power of two."""
 
 LIMITS: Final[Mapping[str, Sequence[int]]] = {
     ALPHA: (4_096, 4_096, 4_096, 4_096, 3_000),

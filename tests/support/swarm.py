@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from types import TracebackType
 from typing import Literal, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from tests.support import meter
 from tests.support.leecher import TICK, Leecher
 from tests.support.meter import Meter
@@ -108,6 +111,11 @@ class Swarm:
     def window_max(self, hashes: str | Collection[str] | None, seconds: float, t0: float, t1: float) -> float:
         """The largest mean rate of these torrents together in any window of `seconds`; see `meter.window_max`."""
         return meter.window_max(self._meters(hashes), seconds, t0, t1)
+
+    def series(self, hashes: str | Collection[str] | None, t0: float, t1: float) -> npt.NDArray[np.int64]:
+        """Bytes of these torrents together (None: all) in each bucket between two times; see `Meter.series`."""
+        series: npt.NDArray[np.int64] = np.sum([one.series(t0, t1) for one in self._meters(hashes)], axis=0)
+        return series
 
     def failed(self) -> dict[str, str]:
         """Torrents whose leecher gave up, and why."""

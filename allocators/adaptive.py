@@ -211,12 +211,17 @@ def _fresh_levels(request: Request, goal: Int64, lo: Int64, uses: Int64) -> Int6
 def within_cap(request: Request, given: Allocation) -> Int64:
     """(N,) the limits of an answer, lowered so that they add up to no more than the effective caps, bytes/s.
 
-    The highest are lowered first. For a clean stop: without qguard only limits hold, not rates.
+    First what is not used, then the highest. For a clean stop: without qguard only limits hold, not rates.
     """
     counted = request.awake | (request.floor > 0)
     asleep = promised_rate(request, np.where(counted, 0, given.limit))
-    left = given.effective_cap - request.outside - asleep - request.total(counted)
+    left = np.maximum(given.effective_cap - request.outside - asleep - request.total(counted), 0)
     smallest = np.where(counted, MIN_LIMIT, 0)
-    hi = np.where(counted, given.limit, 0) - smallest
-    lowered = waterfill(np.maximum(left, 0), request.start, np.ones_like(hi), np.zeros_like(hi), hi)
+    held = np.where(counted, given.limit, 0) - smallest
+    needed = np.maximum(np.ceil(request.rate * HEADROOM).astype(np.int64), request.floor)
+    used = np.where(request.pressing, held, np.minimum(held, needed))
+    enough = request.spread(request.total(used) <= left)
+    lowered = waterfill(
+        left, request.start, np.ones_like(held), np.where(enough, used, 0), np.where(enough, held, used)
+    )
     return np.where(counted, smallest + lowered, given.limit)

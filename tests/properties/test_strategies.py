@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from allocators.adaptive import CARRY_MOST, TOO_MUCH, within_cap
 from allocators.base import MIN_LIMIT, Options, Request, check, installed_strategies, overcommit_of
 from allocators.budget import make_budget
+from allocators.claims import HEADROOM
 from allocators.grid import FEW, round_up
 from allocators.lending import Loan, lend
 from allocators.link import resting_caps
@@ -452,11 +453,19 @@ def test_p16_a_clean_stop_leaves_limits_within_the_cap(history: list[Request], c
             full = counted(request)[rows]
             if not full.any() or tracker in answer.conflicts:
                 continue
-            # No more is taken than has to be, and from the highest.
+            # No more is taken than has to be.
             left = int(answer.effective_cap[g] - request.outside[g]) - asleep_total(request, answer.limit, g, rows)
             before, now = answer.limit[rows][full], stopped[rows][full]
             assert int(now.sum()) == min(int(before.sum()), left)
-            lowered = now < before
-            if lowered.any():
-                assert (before[~lowered] <= now[lowered].min() + 1).all()
+            # While there is something that is not used, nothing that is used is taken; then from the highest.
+            needed = np.maximum(
+                np.ceil(request.rate[rows][full] * HEADROOM).astype(np.int64), request.floor[rows][full]
+            )
+            used = np.where(request.pressing[rows][full], before, np.minimum(before, needed + MIN_LIMIT))
+            if int(used.sum()) <= left:
+                assert (now >= used).all()
+            else:
+                assert (now <= used).all()
+                lowered = now < used
+                assert (used[~lowered] <= now[lowered].min() + 1).all()
                 assert np.ptp(now[lowered]) <= 1

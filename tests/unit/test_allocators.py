@@ -787,12 +787,22 @@ def test_what_went_through_above_or_below_the_cap_is_carried_over() -> None:
     assert level_after(1.5, "") == 1 - CARRY_MOST
 
 
-def test_within_cap_lowers_the_highest_first() -> None:
-    request = ask(Tracker(1000, [1.0] * 3 + [0.0], floor=[0, 0, 0, 5], more={"outside": 100}), Tracker(10, [1.0, 0.0]))
+def test_within_cap_lowers_what_is_not_used_and_then_the_highest() -> None:
+    few = ask(
+        Tracker(1000, [1.0] * 3 + [0.0], "ppp", floor=[0, 0, 0, 5], more={"outside": 100}), Tracker(10, [1.0, 0.0], "p")
+    )
     given = Allocation(column(500, 700, 90, 60, 9, 1), column(1000, 10), column(1, 1))
-    lowered = within_cap(request, given)
-    assert lowered.tolist() == [375, 375, 90, 60, 9, 1]
-    assert promised_rate(request, lowered).tolist() == [900, 10]
+    lowered = within_cap(few, given)
+    # The download sleeps: of what it holds, its floor is needed (and the byte that a limit has at least).
+    assert lowered.tolist() == [402, 402, 90, 6, 9, 1]
+    assert promised_rate(few, lowered).tolist() == [900, 10]
+    free = ask(Tracker(1000, [100.0, 100.0, 100.0, 600.0], "   p"))
+    given = Allocation(column(300, 200, 126, 600), column(1000), column(1))
+    # 126 each are used, headroom included; what is left above that is shared.
+    assert within_cap(free, given).tolist() == [137, 137, 126, 600]
+    given = replace(given, effective_cap=column(900))
+    assert within_cap(free, given).tolist() == [126, 126, 126, 522]
+    assert within_cap(free, replace(given, effective_cap=column(5000))).tolist() == given.limit.tolist()
 
 
 # What is refused

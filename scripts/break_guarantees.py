@@ -72,16 +72,16 @@ BREAKS = (
     ),
     Break(
         "I7",
-        "qguard/service.py",
-        "            rules = self.policy()\n            memory",
-        "            rules = replace(self.policy(), percentage=self.policy().percentage * 0)\n            memory",
+        "qguard/loop.py",
+        "Basis(self.world, self._memory, self.policy()",
+        "Basis(self.world, Memory(), self.policy()",
         "swarm/test_i07_preview_is_truth.py",
     ),
     Break(
         "I8",
         "qguard/service.py",
-        '            self._note("configuration", words)\n',
-        "            pass\n",
+        '                self.note("configuration", words)\n',
+        "                pass\n",
         "faults/test_i08_configuration.py",
     ),
     Break(

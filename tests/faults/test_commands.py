@@ -39,7 +39,7 @@ def lonely(tmp_path: Path) -> Setup:
 
 # Configuration
 
-CAP = "max_upload_speed: 4000000"
+CAP = "max_upload_speed: 700000"
 ROLLOUT = "rollout_percentage: 100"
 
 BAD_FILES = {
@@ -246,7 +246,7 @@ def test_without_qbittorrent_they_end_with_3(lonely: Setup, words: list[str]) ->
 
 def test_what_needs_no_qbittorrent_works_without(lonely: Setup) -> None:
     checked = lonely.command("check").expect()
-    assert "alpha: 4000000 B/s" in checked.out
+    assert "alpha: 700000 B/s" in checked.out
     matched = lonely.command("match", f"http://{ALPHA}/announce", "--json").expect()
     assert matched.json["matched_tracker"] == "alpha"
     history = lonely.command("ledger", "--json").expect().json

@@ -36,7 +36,7 @@ def seeds(planted: Seeds) -> Seeds:
 def setup(seeds: Seeds, tmp_path: Path) -> Setup:
     setup = Setup.of(tmp_path, seeds)
     setup.config["qbittorrent"]["timeout"] = 1
-    setup.save()
+    setup.caps(ALPHA_CAP * COPIES, BETA_CAP * COPIES)  # twice as many sleepers share a part of it
     return setup
 
 

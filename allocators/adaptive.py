@@ -32,7 +32,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Float64, Int64, Options, Request, promised_rate
+from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Bool, Float64, Int64, Options, Request, promised_rate
 from allocators.budget import Budget, answer, nothing
 from allocators.claims import HEADROOM, TIGHT, claims
 from allocators.grid import round_up
@@ -51,7 +51,7 @@ NEARLY: Final = 0.02
 """The part of the goal that a level may miss for ever."""
 
 MISSED_EACH: Final = 0.05
-"""Seconds' worth of the goal that a level may miss beyond that, for each torrent that a raise would rewrite."""
+"""Seconds' worth of the goal that a level may miss or exceed beyond that, for each torrent that a change rewrites."""
 
 ROOM: Final = 1.12
 """Times the cap: what limits may add up to that are kept although they are not used, and more for each torrent that
@@ -78,7 +78,7 @@ class Course(NamedTuple):
     age: float
     """Seconds since it was set."""
     missed: float
-    """What it has let through too little since then, in seconds' worth of the goal."""
+    """What it has let through too little since then, in seconds' worth of the goal; below zero where too much."""
     carry: float
     """Smoothed use above the cap, as a part of it; below zero where less went through."""
 
@@ -114,8 +114,8 @@ class Adaptive:
         # What sleepers may hold is not taken off: they use nothing, and the level falls as soon as one wakes.
         rates = np.maximum(budget.cap - request.outside, 0)
         courses = [state.courses.get(tracker) for tracker in request.tracker]
-        carry = _carry(request, rates, courses)
-        goal = rates * (1 - np.clip(CARRY_GAIN * carry, -CARRY_MOST, CARRY_MOST))
+        carry = _carry(request, rates, request.pressing & (before.limit < budget.hi), courses)
+        goal = rates * (1 - CARRY_GAIN * carry)
         uses = _uses(request, budget)
         lo = _floors(request, budget, goal)
         level, age, missed = _levels(request, goal, lo, uses, courses)
@@ -150,14 +150,23 @@ class Adaptive:
         return np.where(budget.sharing, settle(limit, held, keep, request.start, most), budget.resting)
 
 
-def _carry(request: Request, rates: Int64, courses: list[Course | None]) -> Float64:
-    """(G,) how much more went through than the caps allow, smoothed, as a part of them."""
+def _carry(request: Request, rates: Int64, wanting: Bool, courses: list[Course | None]) -> Float64:
+    """(G,) how much more went through than the caps allow, smoothed, as a part of them.
+
+    Args:
+        request: the torrents.
+        rates: (G,) what may go through, bytes/s.
+        wanting: (N,) who could use a higher level: presses, and not on a bound of its own.
+        courses: what is remembered of the trackers.
+    """
     before = np.array([course.carry if course else 0.0 for course in courses])
-    # More than twice the cap is not ours: a client that was not limited yet.
-    over = np.minimum(request.total(request.rate) / np.maximum(rates, 1), 2.0) - 1
-    over = np.where(request.total(request.pressing) > 0, over, np.maximum(over, 0.0))
-    carry: Float64 = before + (1 - np.exp(-request.elapsed / CARRY_TIME)) * (over - before)
-    return carry
+    over = request.total(request.rate) / np.maximum(rates, 1) - 1
+    over = np.where(request.total(wanting) > 0, over, np.maximum(over, 0.0))
+    carry = before + (1 - np.exp(-request.elapsed / CARRY_TIME)) * (over - before)
+    # No more than has an effect: what came long ago, or from a client that was not limited yet, must not last.
+    most = CARRY_MOST / CARRY_GAIN
+    bounded: Float64 = np.clip(carry, -most, most)
+    return bounded
 
 
 def _uses(request: Request, budget: Budget) -> Int64:
@@ -180,10 +189,13 @@ def _levels(
     held = np.array([course.level if course else 0 for course in courses], np.int64)
     age = np.array([course.age if course else 0.0 for course in courses]) + request.elapsed
     missed = np.array([course.missed if course else 0.0 for course in courses])
-    part = _lets_through(request, held, lo, uses) / np.maximum(goal, 1)
-    missed = np.maximum(missed + (1 - NEARLY - part) * request.elapsed, 0.0)
-    waits = (age < RAISE_AFTER) | (missed < MISSED_EACH * request.total(request.pressing))
-    keep = (held > 0) & (part <= TOO_MUCH) & ((fresh <= held) | waits)
+    off = 1 - _lets_through(request, held, lo, uses) / np.maximum(goal, 1)
+    missed = missed + np.sign(off) * np.maximum(np.abs(off) - NEARLY, 0.0) * request.elapsed
+    missed = np.where(fresh > held, np.maximum(missed, 0.0), np.minimum(missed, 0.0))
+    worth = MISSED_EACH * request.total(request.pressing)
+    stays_low = (age < RAISE_AFTER) | (missed < worth)
+    stays_high = (-off <= TOO_MUCH - 1) & (-missed < np.maximum(worth, NEARLY))
+    keep = (held > 0) & np.where(fresh > held, stays_low, stays_high)
     level = np.where(keep, held, fresh)
     same = level == held
     return level, np.where(same, age, 0.0), np.where(same, missed, 0.0)
@@ -209,13 +221,14 @@ def _fresh_levels(request: Request, goal: Int64, lo: Int64, uses: Int64) -> Int6
 
 
 def within_cap(request: Request, given: Allocation) -> Int64:
-    """(N,) the limits of an answer, lowered so that they add up to no more than the effective caps, bytes/s.
+    """(N,) the limits of an answer, lowered so that they add up to no more than the caps, with no loans, bytes/s.
 
     First what is not used, then the highest. For a clean stop: without qguard only limits hold, not rates.
     """
     counted = request.awake | (request.floor > 0)
     asleep = promised_rate(request, np.where(counted, 0, given.limit))
-    left = np.maximum(given.effective_cap - request.outside - asleep - request.total(counted), 0)
+    cap = np.minimum(given.effective_cap, request.base_cap)  # nobody is left to take a loan back
+    left = np.maximum(cap - request.outside - asleep - request.total(counted), 0)
     smallest = np.where(counted, MIN_LIMIT, 0)
     held = np.where(counted, given.limit, 0) - smallest
     needed = np.maximum(np.ceil(request.rate * HEADROOM).astype(np.int64), request.floor)

@@ -5,6 +5,7 @@ an upload limit in bytes/s for every torrent. What it wants to remember it retur
 the next request; it holds nothing itself, so that a cycle, a preview, a simulation and a test can use the same object.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -248,8 +249,15 @@ def load_strategy(name: str, options: Options) -> Allocator:
 
 
 def overcommit_of(allocator: Allocator, options: Options) -> float:
-    """How far the limits of a strategy may add up above the cap: 1.0 unless it says otherwise."""
-    return float(min(max(getattr(allocator, "overcommit", 1.0), 1.0), options.max_overcommit))
+    """How far the limits of a strategy may add up above the cap: 1.0 unless it says otherwise.
+
+    Raises:
+        ValueError: it says something that is no number.
+    """
+    said = float(getattr(allocator, "overcommit", 1.0))
+    if not math.isfinite(said):
+        raise ValueError(f"a strategy's overcommit must be a number, not {said}")
+    return min(max(said, 1.0), options.max_overcommit)
 
 
 def steers_rates(allocator: Allocator) -> bool:

@@ -1,6 +1,6 @@
 """What strategies remember of torrents from one request to the next."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -22,8 +22,8 @@ class Memory:
     """What each torrent was taken to want while it did not press on its limit, bytes/s; 0.0 where not known."""
     score: Float64
     """How much it weighed, 0 to 1; 0.0 where that is not known."""
-    reached: Float64
-    """What each torrent's rate can have risen to since it was given its limit, bytes/s; 0.0 where not known."""
+    reached: Float64 = field(default_factory=lambda: np.zeros(0))
+    """What each torrent's rate can have risen to since it was given its limit, bytes/s; left out: its limit."""
 
 
 def recall(request: Request, memory: Memory | None) -> Memory:
@@ -37,7 +37,8 @@ def recall(request: Request, memory: Memory | None) -> Memory:
         return Memory(request.infohash, request.current, none, none, request.current.astype(np.float64))
     if not len(memory.infohash):
         return Memory(request.infohash, none.astype(np.int64), none, none, none)
-    reached = memory.limit + np.exp(-request.elapsed / REACHED_IN) * (memory.reached - memory.limit)
+    last = memory.reached if len(memory.reached) else memory.limit
+    reached = memory.limit + np.exp(-request.elapsed / REACHED_IN) * (last - memory.limit)
     if _same(memory.infohash, request.infohash):
         return replace(memory, reached=reached)
     order = np.argsort(memory.infohash)

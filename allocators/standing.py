@@ -29,17 +29,21 @@ def standing_limit(cap: Int64, wakeups: Int64) -> Int64:
     return np.exp2(np.floor(np.log2(room))).astype(np.int64)
 
 
-def wakeups_of(most: Int64, sleepers: Int64) -> Int64:
+def wakeups_of(most: Int64, sleepers: Int64, before: Int64) -> Int64:
     """(G,) K: as many as ever woke at once, or all sleepers where there are fewer, in powers of two.
 
     A small tracker's sleepers can hold more, then, and are seen to wake sooner: below 16 KiB/s libtorrent saves up for
-    a block for seconds before it sends anything at all.
+    a block for seconds before it sends anything at all. K stays while it is enough and less than four times too large:
+    whenever it changes, all sleepers are rewritten.
 
     Args:
         most: (G,) most wake-ups in one interval, at least `DEFAULT_WAKEUPS`.
         sleepers: (G,) sleeping torrents.
+        before: (G,) K of the request before, 0 where there was none.
     """
-    return np.minimum(most, np.exp2(np.ceil(np.log2(np.maximum(sleepers, 1)))).astype(np.int64))
+    fitting = np.exp2(np.ceil(np.log2(np.maximum(sleepers, 1)))).astype(np.int64)
+    stays = (before > 0) & (before >= sleepers) & (before < 4 * fitting)
+    return np.minimum(most, np.where(stays, before, fitting))
 
 
 def reserve_for(sleepers: Int64, standing: Int64, wakeups: Int64) -> Int64:

@@ -54,8 +54,8 @@ class State:
     strategy_name: str = ""
     wakeups: Mapping[str, int] = field(default_factory=dict)
     """Most wake-ups seen in one interval, by tracker id."""
-    sleepers: Mapping[str, int] = field(default_factory=dict)
-    """Torrents that slept, by tracker id."""
+    room: Mapping[str, int] = field(default_factory=dict)
+    """K, by tracker id."""
     outside: Mapping[str, float] = field(default_factory=dict)
     """Recent peak of what held torrents use, by tracker id."""
     held: Mapping[str, int] = field(default_factory=dict)
@@ -90,8 +90,6 @@ class Estimated:
     """(R,) K, for how many sleepers that wake at once there must be room: never more than there are, about."""
     most_wakeups: Int64
     """(R,) the largest K that was needed so far, at least `DEFAULT_WAKEUPS`."""
-    sleepers: Int64
-    """(R,) torrents that sleep."""
     outside: Int64
     """(R,) taken off the cap for torrents that qguard may not change."""
     outside_peak: Mapping[str, float]
@@ -164,13 +162,13 @@ def estimate(reading: Reading, policy: Policy, matched: Matched, state: State) -
     link = policy.settings.global_.link_upload_speed
     base_cap = np.where(policy.cap == NO_CAP, MAX_LIMIT if link is None else link, policy.cap)
     wakeups = np.array([state.wakeups.get(i, DEFAULT_WAKEUPS) for i in policy.ids], np.int64)
-    slept = np.array([state.sleepers.get(i, MAX_LIMIT) for i in policy.ids], np.int64)
+    room = np.array([state.room.get(i, 0) for i in policy.ids], np.int64)
     demand, demand_state = estimate_demand(
         reading.torrents,
         reading.at,
         fresh=reading.fresh,
         threshold=policy.settings.global_.active_threshold,
-        standing=standing_limit(base_cap, wakeups_of(wakeups, slept))[matched.rule],
+        standing=standing_limit(base_cap, np.where(room, room, wakeups))[matched.rule],
         state=state.demand,
     )
     elapsed = _elapsed(reading, state)
@@ -194,9 +192,8 @@ def estimate(reading: Reading, policy: Policy, matched: Matched, state: State) -
         demand=demand,
         demand_state=demand_state,
         base_cap=base_cap,
-        wakeups=wakeups_of(wakeups, sleepers),
+        wakeups=wakeups_of(wakeups, sleepers, room),
         most_wakeups=wakeups,
-        sleepers=sleepers,
         outside=outside,
         outside_peak=dict(zip(policy.ids, peak.tolist(), strict=True)),
         held=dict(zip(policy.ids, count.tolist(), strict=True)),
@@ -252,14 +249,15 @@ def _ask(name: str, policy: Policy, request: Request, state: Any) -> tuple[Alloc
 
 def _at_rest(name: str, policy: Policy, request: Request, answer: Allocation) -> Allocation:
     """The answer with limits that add up to no more than the caps: nobody will watch the rates."""
-    lower = getattr(policy.allocator, "at_rest", within_cap)
+    plain = replace(answer, limit=within_cap(request, answer))
+    if not (own := getattr(policy.allocator, "at_rest", None)):
+        return plain
     try:
-        rest = replace(answer, limit=lower(request, answer))
+        rest = replace(answer, limit=own(request, answer))
         check(name, request, rest)
-    except BadAllocationError:
-        raise
-    except Exception as error:
-        raise _refused(name, f"at rest it raised {_in_a_line(error)}", error) from error
+    except Exception as error:  # noqa: BLE001 - anybody's code, and the last chance to lower the limits
+        structlog.get_logger("qguard").error(f"at_rest of strategy {name!r} is not used: {_in_a_line(error)}")
+        return plain
     return rest
 
 
@@ -337,7 +335,7 @@ def next_state(reading: Reading, policy: Policy, estimated: Estimated, allocated
         strategy=allocated.strategy_state,
         strategy_name=policy.settings.global_.allocation_strategy,
         wakeups=dict(zip(policy.ids, estimated.most_wakeups.tolist(), strict=True)),
-        sleepers=dict(zip(policy.ids, estimated.sleepers.tolist(), strict=True)),
+        room=dict(zip(policy.ids, estimated.wakeups.tolist(), strict=True)),
         outside=estimated.outside_peak,
         held=estimated.held,
         at=reading.at,

@@ -1,9 +1,10 @@
 """What each torrent uploads, and whether it is awake.
 
-Rates come from the byte counters: unbiased, but moving in steps of the client's refresh interval, so they are smoothed
-over `RATE_TIME`. Two readings that are far from the smoothed rate, on the same side, or one that is next to nothing,
-are no noise: leechers came or went, and the rate is set to what those say. The client's own `upspeed` is used before
-there are two readings, and to notice a wake-up early.
+Rates come from the byte counters: exact, but moving in steps of the client's refresh interval, and of whole blocks of
+16 KiB, so they are smoothed over `RATE_TIME`, or the time of two blocks. Two readings that are far from the smoothed
+rate, on the same side, or one that is next to nothing where blocks were to be expected, are no noise: leechers came or
+went, and the rate is set to what those say. A reading in which no counter of a busy client has moved says nothing. The
+client's own `upspeed` is used before there are two readings, and to notice a wake-up early.
 
 A torrent wakes when it uploads at least half of its limit or the activity threshold, whichever is lower: so one that
 holds a tiny standing limit can be seen to wake. It falls asleep when it has uploaded less than half of the standing
@@ -24,6 +25,15 @@ from qguard.snapshot import UNLIMITED, Bool, InfoHashes, Int64, Torrents, find
 RATE_TIME: Final = 2.5
 """Seconds: time constant of the smoothed rate; nearly two refresh intervals: less lets steps show, more comes late."""
 
+BLOCK: Final = 16_384
+"""Bytes: libtorrent sends whole blocks, so the counter of a slow torrent stands still between two of them."""
+
+SLOWEST: Final = 10.0
+"""Seconds: the longest time constant, of torrents whose limit lets a block through only now and then."""
+
+UNREFRESHED: Final = 3.0
+"""Seconds, two refresh intervals: for so long a client that uploads may show the same counters twice."""
+
 STEP_FROM: Final = 0.3
 """Where two readings in a row are further than this part above or below the smoothed rate, it has changed for good."""
 
@@ -31,7 +41,7 @@ SLEEP_AFTER: Final = 30.0
 """Seconds without upload until a torrent sleeps: two unchoke rounds, so that one without a slot is not put to sleep."""
 
 STOPS_BELOW: Final = 0.3
-"""One reading below this part of the smoothed rate is enough: an upload under way never falls so low for that long."""
+"""One reading below this part of the smoothed rate is enough, where two blocks were to be expected in it."""
 
 TELLS_AFTER: Final = 1.0
 """Seconds between two readings below which the counters may not have moved although the torrent uploads."""
@@ -56,6 +66,8 @@ class DemandState:
     infohash: InfoHashes
     added_on: Int64
     uploaded: Int64
+    upspeed: Int64
+    """As the client showed it."""
     rate: Rates
     awake: Bool
     busy_at: Rates
@@ -99,8 +111,9 @@ def estimate(
     """
     before = _align(torrents, state)
     known = before >= 0
+    fresh = fresh & ~(known & _unrefreshed(torrents, now, fresh & known, before, state))
     rate = torrents.upspeed.astype(np.float64)
-    uploaded, last = torrents.uploaded.copy(), rate.copy()
+    uploaded, upspeed, last = torrents.uploaded.copy(), torrents.upspeed.copy(), rate.copy()
     was_awake = np.zeros(len(torrents), np.bool_)
     busy_at, read_at = np.full(len(torrents), now), np.full(len(torrents), now)
     limit = np.where(torrents.up_limit == UNLIMITED, np.inf, torrents.up_limit)
@@ -110,18 +123,20 @@ def estimate(
         then = before[known]
         elapsed = np.maximum(now - state.read_at[then], 1e-3)
         moved = np.maximum(torrents.uploaded[known] - state.uploaded[then], 0) / elapsed
-        smoothed = state.rate[then] + (1 - np.exp(-elapsed / RATE_TIME)) * (moved - state.rate[then])
-        new, tells = fresh[known], elapsed >= TELLS_AFTER
+        rate_time = _rate_time(limit[known])
+        smoothed = state.rate[then] + (1 - np.exp(-elapsed / rate_time)) * (moved - state.rate[then])
+        new, tells = fresh[known], (elapsed >= TELLS_AFTER) & (state.rate[then] * elapsed >= 2 * BLOCK)
         smoothed = np.where(tells, _step(smoothed, moved, state.moved[then]), smoothed)
-        last[known] = np.where(new & tells, moved, state.moved[then])
+        last[known] = np.where(new & (elapsed >= TELLS_AFTER), moved, state.moved[then])
         rate[known] = np.where(new, smoothed, state.rate[then])
         uploaded[known] = np.where(new, torrents.uploaded[known], state.uploaded[then])
+        upspeed[known] = np.where(new, torrents.upspeed[known], state.upspeed[then])
         read_at[known] = np.where(new, now, state.read_at[then])
         was_awake[known] = state.awake[then]
         busy_at[known] = state.busy_at[then]
         pressed[known], woke_at[known] = state.pressed[then], state.woke_at[then]
         was, finite = state.limit[then], np.isfinite(state.limit[then]) & np.isfinite(limit[known])
-        part = np.where(finite, np.exp(-elapsed / RATE_TIME), 0.0)
+        part = np.where(finite, np.exp(-elapsed / rate_time), 0.0)
         follows = in_force[known] + part * (np.where(finite, was, 0.0) - np.where(finite, in_force[known], 0.0))
         in_force[known] = np.where(new, follows, was)
 
@@ -140,9 +155,39 @@ def estimate(
     pressed = np.where(fresh, rate >= np.where(pressed, PRESSES_UNTIL, PRESSES_FROM) * full, pressed) & awake
     pressing = awake & (pressed | (now - woke_at < UNKNOWN_FOR))
     after = DemandState(
-        torrents.infohash, torrents.added_on, uploaded, rate, awake, busy_at, read_at, last, in_force, pressed, woke_at
+        infohash=torrents.infohash,
+        added_on=torrents.added_on,
+        uploaded=uploaded,
+        upspeed=upspeed,
+        rate=rate,
+        awake=awake,
+        busy_at=busy_at,
+        read_at=read_at,
+        moved=last,
+        limit=in_force,
+        pressed=pressed,
+        woke_at=woke_at,
     )
     return Demand(rate, awake, woke, pressing), after
+
+
+def _rate_time(limit: Rates) -> Rates:
+    """(N,) seconds over which rates under these limits (bytes/s) are smoothed: as long as two blocks take at least."""
+    slow: Rates = np.clip(2 * BLOCK / np.maximum(limit, 1), RATE_TIME, SLOWEST)
+    return slow
+
+
+def _unrefreshed(torrents: Torrents, now: float, rows: Bool, before: Int64, state: DemandState | None) -> bool:
+    """Whether the client has not looked at its counters again since the reading before.
+
+    Some torrent uploads, then, and no counter has moved, of all that this reading is about.
+    """
+    if state is None or not rows.any():
+        return False
+    then = before[rows]
+    still = (torrents.uploaded[rows] == state.uploaded[then]) & (torrents.upspeed[rows] == state.upspeed[then])
+    uploads = (torrents.upspeed[rows] > 0).any()
+    return bool(uploads and still.all() and (now - state.read_at[then] < UNREFRESHED).all())
 
 
 def _step(smoothed: Rates, now: Rates, before: Rates) -> Rates:

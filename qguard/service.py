@@ -61,6 +61,9 @@ from qguard.snapshot import UNLIMITED
 REST_WITHIN: Final = 4.0
 """Seconds that a clean stop takes at most to leave limits within the caps; Docker kills what has not ended after 10."""
 
+START_AGAIN: Final = "start qguard again, or run `qguard rollback`"
+"""What to do where limits were left that add up to more than the caps."""
+
 
 class Service(Loop):
     """The loop of cycles, and what changes or explains what it does."""
@@ -137,10 +140,10 @@ class Service(Loop):
                 except (ClientError, LedgerError) as error:
                     self._log.error(f"originals are not restored ({error}); run `qguard rollback` when it is back")
             elif self.settings.global_.on_shutdown == "keep":
-                await self._come_to_rest()
+                await self._come_to_rest(hangs=hangs)
         await self.close()
 
-    async def _come_to_rest(self) -> None:
+    async def _come_to_rest(self, *, hangs: bool) -> None:
         """One last cycle, which lowers limits until they fit the caps, where they may add up to more than these.
 
         Holds `_lock` already; never raises, and never takes longer than `REST_WITHIN`.
@@ -148,6 +151,9 @@ class Service(Loop):
         rules = replace(self.policy(), at_rest=True)
         before = self.last.decision.policy.overcommit if self.last else 1.0  # of a strategy changed a moment ago
         if max(rules.overcommit, before) <= 1 or rules.observe_only or not self.ledger.originals():
+            return
+        if hangs:
+            self._log.error(f"limits may add up to more than the caps (a request to qBittorrent hangs); {START_AGAIN}")
             return
         unexpected = False
         try:
@@ -165,7 +171,7 @@ class Service(Loop):
             if done.applied:
                 self._log.info(f"{done.applied} limits changed, so that all fit the caps while nobody steers")
         if trouble:
-            words = f"limits may add up to more than the caps ({trouble}); start qguard again, or run `qguard rollback`"
+            words = f"limits may add up to more than the caps ({trouble}); {START_AGAIN}"
             self._log.error(words, exc_info=unexpected)
 
     async def close(self) -> None:

@@ -454,7 +454,8 @@ def test_p16_a_clean_stop_leaves_limits_within_the_cap(history: list[Request], c
             if not full.any() or tracker in answer.conflicts:
                 continue
             # No more is taken than has to be.
-            left = int(answer.effective_cap[g] - request.outside[g]) - asleep_total(request, answer.limit, g, rows)
+            cap = int(min(answer.effective_cap[g], request.base_cap[g]) - request.outside[g])
+            left = max(cap - asleep_total(request, answer.limit, g, rows), int(full.sum()))
             before, now = answer.limit[rows][full], stopped[rows][full]
             assert int(now.sum()) == min(int(before.sum()), left)
             # While there is something that is not used, nothing that is used is taken; then from the highest.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allocators.adaptive import CARRY_MOST, NEARLY, RAISE_AFTER, AdaptiveState, within_cap
+from allocators.adaptive import CARRY_GAIN, CARRY_MOST, NEARLY, RAISE_AFTER, AdaptiveState, within_cap
 from allocators.base import (
     MAX_CAP,
     MAX_LIMIT,
@@ -702,6 +702,14 @@ def test_adaptive_never_hands_out_more_than_may_be_left_behind() -> None:
     assert overcommit_of(strategy("equal", Options()), Options()) == 1.0
 
 
+@pytest.mark.parametrize("said", [float("nan"), float("inf")])
+def test_an_overcommit_that_is_no_number_is_refused(said: float) -> None:
+    one = load_strategy("adaptive", Options())
+    one.overcommit = said  # type: ignore[attr-defined]  # anybody's strategy
+    with pytest.raises(ValueError, match="overcommit must be a number"):
+        overcommit_of(one, Options())
+
+
 def test_a_download_that_presses_on_its_floor_lifts_no_level() -> None:
     request = ask(Tracker(60_000, [20_000, *[5_000] * 10], "p" * 11, floor=[20_480] + [0] * 10))
     answer, state = strategy("adaptive", Options()).allocate(request, None)
@@ -762,6 +770,34 @@ def test_a_level_is_raised_when_what_it_missed_is_worth_the_writes(
         assert waited >= RAISE_AFTER
 
 
+def test_a_level_that_lets_a_little_too_much_through_is_lowered_in_the_end() -> None:
+    one = strategy("adaptive", Options())
+    busy = ask(Tracker(1_000_000, [250_000] * 4, "pppp"), elapsed=1.5)
+    _, state = one.allocate(busy, None)
+    state = replace(state, courses={"a": state.courses["a"]._replace(level=258_000)})
+    levels = []
+    for _ in range(20):
+        # What goes through is known to be 1.032 of the cap: below the part from which a level falls at once.
+        _, state = one.allocate(replace(busy, rate=np.full(4, 258_000.0)), state)
+        levels.append(level_of(state)[0])
+    assert levels[0] == 258_000
+    assert levels[-1] < 250_000
+
+
+def test_what_is_carried_over_is_bounded_and_torrents_at_bounds_of_their_own_miss_nothing() -> None:
+    one = strategy("adaptive", Options())
+    owned = ask(Tracker(1_000_000, [100_000], "p", ceiling=[100_000]), elapsed=5.0)
+    state = None
+    for _ in range(30):
+        _, state = one.allocate(owned, state)
+    assert state.courses["a"].carry == pytest.approx(0.0, abs=0.001)
+    assert state.courses["a"].missed == 0.0
+    idle = ask(Tracker(1_000_000, [100_000, 100_000], "pp"), elapsed=5.0)
+    for _ in range(30):
+        _, state = one.allocate(idle, state)
+    assert state.courses["a"].carry == pytest.approx(-CARRY_MOST / CARRY_GAIN)
+
+
 def test_what_went_through_above_or_below_the_cap_is_carried_over() -> None:
     one = strategy("adaptive", Options())
 
@@ -802,7 +838,14 @@ def test_within_cap_lowers_what_is_not_used_and_then_the_highest() -> None:
     assert within_cap(free, given).tolist() == [137, 137, 126, 600]
     given = replace(given, effective_cap=column(900))
     assert within_cap(free, given).tolist() == [126, 126, 126, 522]
-    assert within_cap(free, replace(given, effective_cap=column(5000))).tolist() == given.limit.tolist()
+    # Nobody is left to take a loan back: what it has borrowed is not counted.
+    assert within_cap(free, replace(given, effective_cap=column(1500))).tolist() == [137, 137, 126, 600]
+    assert within_cap(free, replace(given, limit=column(100, 100, 126, 600), effective_cap=column(1000))).tolist() == [
+        100,
+        100,
+        126,
+        600,
+    ]
 
 
 # What is refused

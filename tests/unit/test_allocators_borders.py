@@ -304,8 +304,13 @@ def test_at_first_48_torrents_may_wake_at_once() -> None:
 
 def test_no_more_torrents_may_wake_than_sleep_in_powers_of_two() -> None:
     sleepers = column(0, 1, 2, 3, 4, 5, 32, 33, 48, 3000)
-    k = wakeups_of(np.full(10, 48), sleepers)
+    k = wakeups_of(np.full(10, 48), sleepers, np.zeros(10, np.int64))
     assert (k.tolist(), k.dtype) == ([1, 1, 2, 4, 4, 8, 32, 48, 48, 48], np.int64)
+
+
+def test_room_for_wake_ups_stays_while_it_is_enough_and_less_than_four_times_too_large() -> None:
+    sleepers, before = column(8, 9, 8, 5, 4, 3, 0, 40), column(8, 8, 16, 16, 16, 8, 2, 48)
+    assert wakeups_of(np.full(8, 48), sleepers, before).tolist() == [8, 16, 16, 16, 4, 8, 2, 48]
 
 
 def test_a_sleeping_download_holds_its_floor_however_small() -> None:

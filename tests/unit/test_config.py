@@ -411,7 +411,7 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_the_example_loads_without_any_variable_and_observes_only() -> None:
-    loaded = load(ROOT / "config" / "qguard.example.yaml", {}, strategies=("equal",))
+    loaded = load(ROOT / "config" / "qguard.example.yaml", {}, strategies=("adaptive", "equal"))
     assert loaded.warnings == ()
     assert loaded.settings.global_.rollout_percentage == 0
     assert loaded.settings.qbittorrent.is_embedded

@@ -261,3 +261,40 @@ def test_what_sleeps_does_not_press() -> None:
         demand, state = look([0], [2_000], float(at), state)
     assert (demand.awake.tolist(), demand.pressing.tolist()) == ([False], [False])
     assert state.pressed.tolist() == [False]
+
+
+@pytest.mark.parametrize("limit", [3_000, 4_096, 8_192, 12_000, 30_000])
+def test_a_slow_upload_in_whole_blocks_is_seen_at_its_rate_and_presses_all_the_time(limit: int) -> None:
+    """At 4 KiB/s most readings of 1.5 s see nothing: not one of them is the end of the upload."""
+    block, seen, pressed, state = 16_384, [], [], None
+    for reading in range(400):
+        at = 1.5 * reading
+        uploaded = int(limit * at // block) * block
+        row = torrents([{"upspeed": limit, "up_limit": limit, "uploaded": uploaded}])
+        demand, state = estimate(row, at, fresh=every(row), threshold=THRESHOLD, standing=np.array([512]), state=state)
+        seen.append(demand.rate[0])
+        pressed.append(demand.pressing[0])
+    assert np.mean(seen[50:]) == pytest.approx(limit, rel=0.05)
+    # A block more or less is a swing of its own where smoothing ends; none is the end.
+    assert min(seen[50:]) > 0.3 * limit
+    assert np.mean(pressed[50:]) > 0.9
+
+
+def test_counters_that_the_client_has_not_refreshed_say_nothing() -> None:
+    rows = [{"upspeed": 100_000, "uploaded": 10**6}, {"upspeed": 0, "uploaded": 7}]
+
+    def read(at: float, state: DemandState | None, more: int = 0) -> tuple[Demand, DemandState]:
+        seen = torrents([{**rows[0], "uploaded": rows[0]["uploaded"] + more}, rows[1]])
+        return estimate(seen, at, fresh=every(seen), threshold=THRESHOLD, standing=np.full(2, STANDING), state=state)
+
+    _, state = read(0.0, None)
+    _, state = read(1.5, state, 150_000)
+    for at in (1.9, 2.6, 2.9):  # forced cycles, before the client's next look at its counters
+        demand, state = read(at, state, 150_000)
+        assert demand.rate.tolist() == [100_000, 0]
+        assert state.read_at.tolist() == [1.5, 1.5]
+    demand, _ = read(3.0, state, 300_000)
+    assert demand.rate.tolist() == [100_000, 0]
+    # Twice its refresh interval: the upload has ended.
+    demand, _ = read(4.6, state, 150_000)
+    assert demand.rate[0] < 30_000

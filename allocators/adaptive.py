@@ -41,7 +41,7 @@ from allocators.memory import Memory, recall
 from allocators.settle import settle
 from allocators.waterfill import waterfill
 
-TOO_MUCH: Final = 1.05
+TOO_MUCH: Final = 1.07
 """The part of the goal from which a level is lowered."""
 
 RAISE_AFTER: Final = 3.0

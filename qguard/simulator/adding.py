@@ -82,7 +82,10 @@ def parse_magnet(link: str) -> Parsed:
     Raises:
         NoTorrentError: it is none.
     """
-    parts = urlsplit(link.strip())
+    try:
+        parts = urlsplit(link.strip())
+    except ValueError:
+        raise NoTorrentError from None
     if parts.scheme != "magnet":
         raise NoTorrentError
     query = parse_qs(parts.query)

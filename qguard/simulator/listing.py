@@ -193,7 +193,7 @@ class Catalogue:
             limit[rows].tolist(),
             uploaded.tolist(),
             seen.session[rows].tolist(),
-            seen.upspeed[rows].tolist(),
+            np.where(self.stopped[rows], 0, seen.upspeed[rows]).tolist(),
         ]
         if self.traits.five:
             columns.insert(3, (ratio / np.maximum(lasted / MONTH, 1.0)).tolist())

@@ -115,6 +115,6 @@ def _like(old: Any, new: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(old, (int, float)):
         try:
             return type(old)(new)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return type(old)(0)
     return str(new)

@@ -592,14 +592,22 @@ def make_app(ui: WebUi) -> Starlette:
 
 def _check_origin(ui: WebUi, headers: Mapping[str, str], port: int) -> None:
     """The Host must name our port, and pages of other sites may not ask."""
-    host = urlsplit(f"//{headers.get('host', '')}")
-    if ui.other["web_ui_host_header_validation_enabled"] and host.port not in {None, port}:
+    host = _place(f"//{headers.get('host', '')}")
+    if ui.other["web_ui_host_header_validation_enabled"] and host[1] not in {None, port}:
         raise ApiError(401)
     claimed = headers.get("origin") or headers.get("referer")
-    if ui.other["web_ui_csrf_protection_enabled"] and claimed:
-        theirs = urlsplit(claimed)
-        if (theirs.hostname, theirs.port) != (host.hostname, host.port):
-            raise ApiError(401)
+    if ui.other["web_ui_csrf_protection_enabled"] and claimed and _place(claimed) != host:
+        raise ApiError(401)
+
+
+def _place(address: str) -> tuple[str | None, int | None]:
+    """Host and port of an address; what is none is refused."""
+    try:
+        parts = urlsplit(address)
+        place = parts.hostname, parts.port
+    except ValueError:
+        raise ApiError(401) from None
+    return place
 
 
 def _identify(call: Call, request: Request, cookie: str | None) -> Session | None:

@@ -438,6 +438,9 @@ async def test_an_api_key_opens_everything_but_the_logins_since_5_2() -> None:
     ("headers", "status"),
     [
         ({"Host": "127.0.0.1:1"}, 401),
+        ({"Host": "127.0.0.1:99999"}, 401),
+        ({"Host": "[::1"}, 401),
+        ({"Origin": "http://[x"}, 401),
         ({"Host": "example.org:8080"}, 200),
         ({"Host": "127.0.0.1"}, 200),
         ({"Referer": "http://example.org/x"}, 401),
@@ -464,7 +467,7 @@ async def test_parameters_are_read_from_the_body_of_a_post_and_the_query_of_a_ge
 async def test_preferences_are_changed_one_by_one_and_what_makes_no_sense_is_passed_over() -> None:
     async with asking(made()) as api:
         before = (await api.get("app/preferences")).json()
-        for words in ("rubbish", "[]", '{"nonsense": 1}'):
+        for words in ("rubbish", "[]", '{"nonsense": 1}', '{"max_uploads": 1e999}', '{"max_uploads": -1}'):
             assert (await api.post("app/setPreferences", json=words)).status_code == 200
         assert (await api.get("app/preferences")).json() == before
         wanted = {"max_uploads": "5", "autorun_enabled": True, "autorun_program": "x %K", "up_limit": 1500}
@@ -521,7 +524,7 @@ async def test_torrents_are_added_from_files_and_links_once(version: Version, tm
         assert (row["infohash_v1"], row["state"], row["size"]) == (v1, stopped, 65_536)
 
         link = f"magnet:?xt=urn:btih:{'AB' * 20}&dn=M+N%20x&tr=http%3A%2F%2Fd.example%3A9%2Fa%3Fk%3D1"
-        assert (await api.post("torrents/add", urls=f"{link}\nhttp://no.example/")).status_code == 200
+        assert (await api.post("torrents/add", urls=f"{link}\nhttp://no.example/\nmagnet://[x")).status_code == 200
         row = (await api.rows())["ab" * 20]
         assert (row["name"], row["state"], row["total_size"], row["trackers_count"]) == ("M N x", "metaDL", -1, 1)
 

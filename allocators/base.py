@@ -52,7 +52,7 @@ class Request:
     outside: Int64
     """(G,) what torrents that qguard may not write (yielded, held) use at the moment; it comes off the cap."""
     wakeups: Int64
-    """(G,) K: how many sleeping torrents may wake within one interval."""
+    """(G,) K: how many sleeping torrents may wake within one interval, at least 1; about as many as sleep at most."""
     priority: Int64
     """(G,) 1 to 10."""
     guaranteed: Int64

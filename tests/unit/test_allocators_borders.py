@@ -18,16 +18,22 @@ from allocators.base import (
     check,
     installed_strategies,
     load_strategy,
+    overcommit_of,
     promised_rate,
+    steers_rates,
 )
 from allocators.budget import make_budget, share
+from allocators.equal import Equal
+from allocators.grid import STEP, on_grid
 from allocators.lending import Loan, lend
 from allocators.link import caps_within_link
 from allocators.memory import REACHED_IN, Memory, recall
 from allocators.scoring import scores, weights
+from allocators.settle import near, settle
 from allocators.soft import Soft
 from allocators.standing import DEFAULT_WAKEUPS, standing_limit, wakeups_of
 from allocators.waterfill import MAX_WEIGHT, waterfill
+from allocators.weighted import Weighted
 from tests.unit.test_allocators import Tracker, ask, column, floats
 
 MIB = 2**20
@@ -58,6 +64,19 @@ def test_all_installed_strategies_are_named_where_one_is_missing() -> None:
     names = re.escape(", ".join(installed_strategies()))
     with pytest.raises(UnknownStrategyError, match=rf"there are {names}$"):
         load_strategy("fair", Options())
+
+
+def test_a_strategy_may_not_say_that_limits_add_up_to_no_number() -> None:
+    one = load_strategy("equal", Options())
+    one.overcommit = float("nan")  # type: ignore[attr-defined]  # anybody's strategy
+    with pytest.raises(ValueError, match=r"^a strategy's overcommit must be a number, not nan$"):
+        overcommit_of(one, Options())
+
+
+def test_a_strategy_steers_rates_that_says_how_far_its_limits_may_add_up() -> None:
+    options = Options(max_overcommit=1.0)
+    assert steers_rates(load_strategy("adaptive", options))  # be it by nothing
+    assert not steers_rates(load_strategy("soft", options))
 
 
 # Which requests and answers are refused
@@ -313,6 +332,11 @@ def test_room_for_wake_ups_stays_while_it_is_enough_and_less_than_four_times_too
     assert wakeups_of(np.full(8, 48), sleepers, before).tolist() == [8, 16, 16, 16, 4, 8, 2, 48]
 
 
+def test_room_for_wake_ups_stays_where_it_is_just_enough() -> None:
+    # It was bounded by 50 wake-ups at once, and by now there have been 100.
+    assert wakeups_of(column(100, 100), column(50, 51), column(50, 50)).tolist() == [50, 64]
+
+
 def test_a_sleeping_download_holds_its_floor_however_small() -> None:
     request = ask(Tracker(MIB, [5.0, 0.0, 0.0, 0.0], floor=[0, 0, 1, 20_480]))
     budget = make_budget(request, request.base_cap, request.base_cap)
@@ -454,6 +478,20 @@ def test_without_memory_there_are_the_limits_of_the_client_and_of_no_torrents_th
         assert known.reached.tolist() == limit
 
 
+def test_where_nothing_says_what_was_reached_it_is_the_limit() -> None:
+    request = ask(Tracker(MIB, [1.0] * 2), elapsed=1.0)
+    known = recall(request, Memory(request.infohash, column(800, 100), floats(0, 0), floats(0, 0)))
+    assert known.reached.tolist() == [800, 100]
+
+
+def test_weighted_goes_on_remembering_what_rates_can_have_reached() -> None:
+    request = ask(Tracker(MIB, [1e5] * 2))
+    held = remembered(request.infohash, column(1000, 2000), floats(0, 0), floats(0, 0))
+    _, after = Weighted(Options()).allocate(request, replace(held, reached=floats(300, 4000)))
+    assert after is not None
+    assert after.reached.tolist() == [300, 4000]
+
+
 def test_soft_remembers_what_torrents_may_want() -> None:
     one = Soft(Options())
     request = ask(Tracker(MIB, [1e5, 4e5, 4e5], " pp", leechers=[20, 20, 20]))
@@ -489,3 +527,61 @@ def test_of_many_equals_the_first_are_weighed_one_by_one() -> None:
 def test_one_torrent_beyond_the_most_managed_keeps_its_weight() -> None:
     request = ask(Tracker(MIB, [1.0, 1.0]), Tracker(MIB, [1.0]))
     assert weights(request, floats(1.0, 0.5, 0.0), 1).tolist() == [65_536, 32_768, 1]
+
+
+# Shares
+
+
+def test_a_tracker_whose_torrents_all_have_bounds_of_their_own_takes_nothing_from_the_next() -> None:
+    request = ask(
+        Tracker(1000, [1.0, 1.0], ceiling=[300, 400]),
+        Tracker(1000, [0.0]),
+        Tracker(1000, [1.0, 1.0, 1.0], floor=[2, 0, 0]),
+    )
+    given, _ = Equal(Options()).allocate(request, None)
+    assert given.limit.tolist() == [300, 400, 1, 334, 333, 333]
+
+
+def weighted_limits(request: Request, **options: Any) -> list[int]:
+    limits: list[int] = Weighted(Options(**options)).allocate(request, None)[0].limit.tolist()
+    return limits
+
+
+def test_one_that_wants_little_is_not_squeezed_below_the_least_while_others_want_more() -> None:
+    request = ask(Tracker(1_000_000, [1000.0, 5e5, 5e5], " pp", leechers=[20, 20, 20]))
+    assert weighted_limits(request)[0] == 10_240
+    assert weighted_limits(request, min_torrent_upload_speed=0)[0] == 1000 * 1.25 + 4096
+
+
+def test_one_that_wants_more_than_the_largest_share_gets_that_while_others_press() -> None:
+    # By score it would have nearly all, and it may want 691,596 B/s.
+    request = ask(Tracker(1_000_000, [550_000.0, 1.0, 1.0], " pp", leechers=[20, 0, 0]))
+    assert weighted_limits(request) == [600_000, 200_000, 200_000]
+
+
+def test_a_limit_just_a_tenth_away_from_the_share_is_near() -> None:
+    assert near(np.full(4, 1000), column(899, 900, 1100, 1101)).tolist() == [False, True, True, False]
+
+
+def test_each_tracker_gives_up_as_much_as_its_own_limits_are_too_much() -> None:
+    share, held = np.full(9, 1000), column(1010, 1020, 1030, 1010, 1020, 1030, 1010, 1020, 1030)
+    start, keep = column(0, 3, 6), np.ones(9, np.bool_)
+    settled = settle(share, held, keep, start, column(3060, 3030, 3010))
+    # The first fits; the others have to give up 30 and 50, those furthest above their share first.
+    assert settled.tolist() == [1010, 1020, 1030, 1010, 1020, 1000, 1010, 1000, 1000]
+
+
+def test_what_is_lost_to_the_grid_counts_in_255ths_of_a_step() -> None:
+    """The one that loses the larger part of its share is lifted first; of two that lose alike the first one."""
+    exact = 1_041_743  # 1.05^284
+    border = exact * (100 / 255 * STEP) / (1 - 100 / 255 * STEP)
+
+    def lifted(*lost: int) -> list[int]:
+        share = column(*[exact] * 7, *(exact + loss for loss in lost))
+        x = on_grid(share, column(0), np.zeros_like(share), np.full_like(share, ANY))
+        return (x[7:] - exact).tolist()
+
+    below, above = int(border), int(border) + 1
+    assert lifted(below, above) == [0, below + above]
+    assert lifted(below - 1, below) == [2 * below - 1, 0]
+    assert lifted(above, above + 1) == [2 * above + 1, 0]

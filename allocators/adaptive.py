@@ -146,7 +146,7 @@ class Adaptive:
         keep = budget.sharing & ~request.pressing & fits & request.spread(enough)
         # What a torrent holds and does not use costs nothing, as long as the limits do not add up to too much.
         room = np.minimum(ROOM + ROOM_EACH * budget.sharers, self.overcommit)
-        most = np.where(enough, np.floor(budget.cap * room).astype(np.int64) - asleep, total)
+        most = np.floor(budget.cap * room).astype(np.int64) - asleep
         return np.where(budget.sharing, settle(limit, held, keep, request.start, most), budget.resting)
 
 
@@ -210,14 +210,9 @@ def _lets_through(request: Request, level: Int64, lo: Int64, uses: Int64) -> Int
 def _fresh_levels(request: Request, goal: Int64, lo: Int64, uses: Int64) -> Int64:
     """(G,) the highest levels that let no more than the goals through, bytes/s."""
     filled = waterfill(goal, request.start, np.ones_like(lo), np.minimum(lo, uses), uses)
-    # The level is where those lie that are at no bound of their own; the lowest, since shares differ by a byte.
-    short = filled < uses
-    at_level = np.where(short & (filled > lo), filled, MAX_LIMIT)
-    level = np.minimum.reduceat(at_level, request.start)
-    all_at_floors = (level == MAX_LIMIT) & np.logical_or.reduceat(short, request.start)
-    level = np.where(all_at_floors, MIN_LIMIT, level)
-    # Those a byte below it may all be at their lower bounds.
-    return np.where(_lets_through(request, level, lo, uses) > goal, np.maximum(level - 1, MIN_LIMIT), level)
+    # The level is where those lie that could use more; the lowest, since shares differ by a byte and floors lie higher.
+    at_level = np.where(filled < uses, filled, MAX_LIMIT)
+    return np.maximum(np.minimum.reduceat(at_level, request.start), MIN_LIMIT)
 
 
 def within_cap(request: Request, given: Allocation) -> Int64:

@@ -64,6 +64,6 @@ def split_by_score(request: Request, budget: Budget, before: Memory, options: Op
     bounded = (before.limit >= np.minimum(lo, exact)) & (before.limit <= budget.hi)
     # Near to the exact share: a torrent that is a step above now and a step below in the next cycle keeps its limit.
     stays = budget.sharing & (before.limit > 0) & bounded & near(exact, before.limit)
-    settled = settle_fully(coarse, before.limit, stays, request.start, np.maximum(budget.total, 0))
+    settled = settle_fully(coarse, before.limit, stays, request.start, budget.total)
     limit = np.where(budget.sharing, settled, limit)
     return limit, Memory(request.infohash, limit, claim, score, before.reached)

@@ -378,3 +378,9 @@ def test_at_a_stop_what_was_borrowed_does_not_count() -> None:
     request = ask(Tracker(1000, [1.0, 1.0], "pp"), Tracker(1000, [1.0, 1.0], "pp"))
     given = Allocation(column(700, 700, 300, 300), column(1400, 600), column(60, 60))
     assert within_cap(request, given).tolist() == [500, 500, 300, 300]
+
+
+def test_one_that_uses_less_than_the_level_is_not_held_where_those_that_press_are_at_their_floors() -> None:
+    request = ask(Tracker(30_000, [20_480, 9_520], "p ", floor=[20_480, 0]))
+    given, _ = Adaptive(Options()).allocate(request, None)
+    assert given.limit.tolist() == [20_480, 16_469]

@@ -705,7 +705,7 @@ def test_adaptive_never_hands_out_more_than_may_be_left_behind() -> None:
 @pytest.mark.parametrize("said", [float("nan"), float("inf")])
 def test_an_overcommit_that_is_no_number_is_refused(said: float) -> None:
     one = load_strategy("adaptive", Options())
-    one.overcommit = said  # type: ignore[attr-defined]  # anybody's strategy
+    one.overcommit = said
     with pytest.raises(ValueError, match="overcommit must be a number"):
         overcommit_of(one, Options())
 

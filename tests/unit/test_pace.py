@@ -27,7 +27,7 @@ RULES: list[dict[str, Any]] = [
 
 
 def seconds(configured: float | str, **asked: Any) -> float:
-    return paced(configured, **ASKED | asked).seconds  # type: ignore[arg-type]
+    return paced(configured, **ASKED | asked).seconds
 
 
 # The rule
@@ -52,7 +52,7 @@ def test_auto_is_never_shorter_than_a_number_may_be(refresh: float) -> None:
 @pytest.mark.parametrize("configured", ["auto", 1.0, 5.0])
 @pytest.mark.parametrize("steers", [False, True])
 def test_nothing_is_asked_more_often_than_the_client_refreshes(configured: float | str, steers: bool) -> None:
-    found = paced(configured, steers=steers, refresh=8.0, cost=0.01)  # type: ignore[arg-type]
+    found = paced(configured, steers=steers, refresh=8.0, cost=0.01)
     assert found == (8.0, "qBittorrent's own refresh interval")
 
 
@@ -62,7 +62,7 @@ def test_nothing_is_asked_more_often_than_the_client_refreshes(configured: float
 def test_listings_stay_within_their_share_of_the_clients_main_thread(
     configured: float | str, steers: bool, cost: float
 ) -> None:
-    found = paced(configured, steers=steers, refresh=1.5, cost=cost)  # type: ignore[arg-type]
+    found = paced(configured, steers=steers, refresh=1.5, cost=cost)
     assert cost / found.seconds <= MAIN_THREAD_SHARE / 2 * (1 + 1e-9)
     assert found.seconds == pytest.approx(cost * 100)
     assert found.why == f"a listing takes {cost * 1000:.0f} ms, which is 1% of that"
@@ -87,7 +87,7 @@ def test_it_doubles_with_each_failure_up_to_a_minute_and_never_shrinks() -> None
     ],
 )
 def test_it_says_what_it_comes_from(configured: float | str, steers: bool, refresh: float, words: str) -> None:
-    assert paced(configured, steers=steers, refresh=refresh, cost=0.001).why == words  # type: ignore[arg-type]
+    assert paced(configured, steers=steers, refresh=refresh, cost=0.001).why == words
 
 
 def test_simulations_compare_strategies_at_one_interval() -> None:

@@ -32,7 +32,7 @@ WINDOW = 10.0
 """Seconds: over less, a limited torrent's rate swings between half and twice its limit, since quota comes in lumps."""
 IN_A_WINDOW, OVER_ALL, USED = 1.15, 1.08, 0.90
 """Parts of a cap, as where `equal` is measured for 20 s: most over `WINDOW`, most and least over `MEASURED`."""
-BACK_WITHIN = 30.0
+BACK_WITHIN = 20.0
 """Seconds after its first bytes in which a lender has its cap again."""
 
 pytestmark = [pytest.mark.qbittorrent, pytest.mark.parametrize("daemon_version", ["4.5"], indirect=True)]
@@ -130,8 +130,7 @@ def test_weighted_keeps_the_cap_and_gives_more_where_there_are_more_leechers(sce
         scene.assert_kept("weighted", scene.hashes("a"), CAP, t0, t1)
         limits = scene.api.limits()
         assert sum(limits[name] for name in scene.hashes("a")) <= CAP
-        # Three to one; limits within a tenth of their share may stay as they were (`allocators.settle`).
-        assert all(3 * 0.9 / 1.1 <= limits[many] / limits[name] <= 3 * 1.1 / 0.9 for name in few)
+        assert [round(limits[many] / limits[name], 1) for name in few] == [3.0] * 3
         # Half of the way from equal shares to the limits: single torrents swing more than a tracker does.
         rate, others = scene.mean([many], t0, t1), scene.mean(few, t0, t1) / len(few)
         print(f"three leechers: {rate:.0f} B/s, one: {others:.0f} B/s")
@@ -144,7 +143,7 @@ def test_soft_lends_an_idle_tracker_s_cap_and_gives_it_back(scene: Scene) -> Non
     scene.leech("b", [DEMAND] * EACH)
     scene.swarm.wait_ready()
     with scene.limited("soft") as running:
-        measure(WARM_UP + 20)  # a loan grows by 0.4 of the way in 5 s, and begins when the cap is taken up
+        measure(WARM_UP)
         t0, t1 = measure(SHORTER)
         scene.assert_kept("borrower", scene.hashes("b"), 1.5 * CAP, t0, t1)
         assert running.http.get("/stats/trackers").json()["b"]["borrowed"] == CAP // 2
@@ -159,9 +158,10 @@ def test_soft_lends_an_idle_tracker_s_cap_and_gives_it_back(scene: Scene) -> Non
             rows = running.http.get("/stats/trackers").json()
             return rows["a"]["effective_cap"], rows["b"]["effective_cap"]
 
+        # Three decisions and what the client shows late are 6 s; the rest is for a busy machine.
         until(lambda: caps() == (CAP, CAP), "the lender's cap", BACK_WITHIN)
         print(f"the lender wakes after {woken - asked:.1f} s, and has its cap {time.monotonic() - woken:.1f} s later")
-        measure(WARM_UP)  # limits that fell overshoot and then stall
+        measure(5)  # rates follow limits that rise, and limits that fall overshoot
         t0, t1 = measure(SHORTER)
         everything = scene.hashes("a", "b")
         peak = scene.swarm.window_max(everything, WINDOW, asked, t1)
@@ -169,7 +169,7 @@ def test_soft_lends_an_idle_tracker_s_cap_and_gives_it_back(scene: Scene) -> Non
         assert peak <= IN_A_WINDOW * 2 * CAP
         # One that for a moment does not press lends a part again; until the cap was back, half of it was the most.
         scene.assert_kept("lender", scene.hashes("a"), CAP, t0, t1, used=0.8)
-        scene.assert_kept("both", everything, 2 * CAP, t0, t1, used=0.8)
+        scene.assert_kept("both", everything, 2 * CAP, t0, t1)
 
 
 def test_adaptive_uses_up_a_cap_that_some_cannot_use_their_share_of(scene: Scene) -> None:

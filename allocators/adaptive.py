@@ -50,8 +50,11 @@ RAISE_AFTER: Final = 3.0
 NEARLY: Final = 0.02
 """The part of the goal that a level may miss for ever."""
 
+MISSED: Final = 0.2
+"""Seconds' worth of the goal that a level may miss or exceed beyond that: a change is a call."""
+
 MISSED_EACH: Final = 0.05
-"""Seconds' worth of the goal that a level may miss or exceed beyond that, for each torrent that a change rewrites."""
+"""That much more for each torrent that a change rewrites."""
 
 ROOM: Final = 1.12
 """Times the cap: what limits may add up to that are kept although they are not used, and more for each torrent that
@@ -66,7 +69,7 @@ CARRY_TIME: Final = 10.0
 CARRY_GAIN: Final = 0.5
 """The part of its mean that is made up for. The whole would chase the swing of the client's own quota."""
 
-CARRY_MOST: Final = 0.04
+CARRY_MOST: Final = 0.05
 """The part of the cap by which the goal moves at most."""
 
 
@@ -97,7 +100,10 @@ class Adaptive:
 
     Attributes:
         overcommit: how far the limits may add up above the cap.
+        settles: limits are changed only where that is worth a write.
     """
+
+    settles = True
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -192,9 +198,9 @@ def _levels(
     off = 1 - _lets_through(request, held, lo, uses) / np.maximum(goal, 1)
     missed = missed + np.sign(off) * np.maximum(np.abs(off) - NEARLY, 0.0) * request.elapsed
     missed = np.where(fresh > held, np.maximum(missed, 0.0), np.minimum(missed, 0.0))
-    worth = MISSED_EACH * request.total(request.pressing)
+    worth = MISSED + MISSED_EACH * request.total(request.pressing)
     stays_low = (age < RAISE_AFTER) | (missed < worth)
-    stays_high = (-off <= TOO_MUCH - 1) & (-missed < np.maximum(worth, NEARLY))
+    stays_high = (-off <= TOO_MUCH - 1) & (-missed < worth)
     keep = (held > 0) & np.where(fresh > held, stays_low, stays_high)
     level = np.where(keep, held, fresh)
     same = level == held

@@ -8,6 +8,7 @@ the next request; it holds nothing itself, so that a cycle, a preview, a simulat
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Final, Protocol
 
@@ -213,6 +214,8 @@ class Allocator(Protocol):
     asked more often, since rates are kept by whoever watches them, and at a clean stop its limits are lowered until
     they fit the caps, the highest first. One that knows better offers a method `at_rest(request, given)`: (N,) limits
     in bytes/s instead of those it has just given, which must pass `check` with an overcommit of 1.
+
+    One that keeps limits that are near enough by itself says so by an attribute `settles`: its raises do not wait then.
     """
 
     def allocate(self, request: Request, state: Any) -> tuple[Allocation, Any]:  # noqa: ANN401 - opaque by design
@@ -242,9 +245,14 @@ def load_strategy(name: str, options: Options) -> Allocator:
     Raises:
         UnknownStrategyError: no distribution offers it.
     """
+    return _factory(name)(options)
+
+
+@cache  # what is imported once stays, and looking through all that is installed takes 20 ms
+def _factory(name: str) -> AllocatorFactory:
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         factory: AllocatorFactory = point.load()
-        return factory(options)
+        return factory
     raise UnknownStrategyError(f"no strategy {name!r} is installed; there are {', '.join(installed_strategies())}")
 
 
@@ -258,6 +266,11 @@ def overcommit_of(allocator: Allocator, options: Options) -> float:
     if not math.isfinite(said):
         raise ValueError(f"a strategy's overcommit must be a number, not {said}")
     return min(max(said, 1.0), options.max_overcommit)
+
+
+def settles(allocator: Allocator) -> bool:
+    """Whether a strategy gives a torrent another limit only where that is worth a write."""
+    return bool(getattr(allocator, "settles", False))
 
 
 def steers_rates(allocator: Allocator) -> bool:

@@ -64,7 +64,9 @@ def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
     )
 
 
-def share(request: Request, budget: Budget, weight: Int64, lo: Int64, tiers: Sequence[Int64]) -> Int64:
+def share(
+    request: Request, budget: Budget, weight: Int64, lo: Int64, tiers: Sequence[Int64], *, even: bool = False
+) -> Int64:
     """Split the budget by weighted max-min, under the first upper bounds that can use it up.
 
     What torrents want comes before what they may have at most: where the first tier of upper bounds adds up to less
@@ -76,6 +78,7 @@ def share(request: Request, budget: Budget, weight: Int64, lo: Int64, tiers: Seq
         weight: (N,) 1 to 2^20.
         lo: (N,) lower bounds, bytes/s; those that do not share have none.
         tiers: (N,) upper bounds each, bytes/s; the last one is what a torrent may hold at most.
+        even: see `waterfill`.
 
     Returns:
         (N,) limits in bytes/s. Each sharing torrent has 1 B/s at least, because 0 is unlimited to the client; that byte
@@ -87,9 +90,8 @@ def share(request: Request, budget: Budget, weight: Int64, lo: Int64, tiers: Seq
     for tier in tiers[1:]:
         unused = request.spread(request.total(at_most) < budget.total)
         at_least, at_most = np.where(unused, at_most, at_least), np.where(unused, np.maximum(tier, at_most), at_most)
-    extra = waterfill(
-        left, request.start, weight, np.minimum(at_least, at_most) - smallest, np.maximum(at_most - smallest, 0)
-    )
+    least, most = np.minimum(at_least, at_most) - smallest, np.maximum(at_most - smallest, 0)
+    extra = waterfill(left, request.start, weight, least, most, even=even)
     return np.where(budget.sharing, smallest + extra, budget.resting)
 
 

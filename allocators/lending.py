@@ -1,7 +1,8 @@
 """Which tracker lends how much of its cap to which other.
 
     demand = what the torrents may want (`allocators.claims`) + standing limits, in steps of base / 16
-    keep   = min(base, demand)                                 a lender's own part: all of base in the very next cycle
+    keep   = min(base, demand)                                 a lender's own part: all of base in the very next cycle,
+                                                               and less only after `LENDS_AFTER` seconds
     pool   = min(link, sum of bases) - sum of keep
     room   = min(demand - base, max_borrow_fraction * base)    of trackers that have taken up their own cap
     grant  = pool shared by weighted max-min under `room`, with weights priority * (demand - base)
@@ -33,6 +34,15 @@ STEPS: Final = 16
 NOMINAL_INTERVAL: Final = 5.0
 """Seconds for which `smoothing_alpha` is the part of the way that a bonus grows."""
 
+AT_ONCE: Final = 15.0
+"""Seconds since a tracker was first seen in which its bonus does not grow in steps. Its torrents uploaded without
+limits until then or have just begun, and after a first limit an upload stalls for up to 10 s: what it seems to want
+rises late, and by much."""
+
+LENDS_AFTER: Final = 5.0
+"""Seconds for which a tracker must have wanted less until it lends more. Uploads stall when limits change, and a cap
+that is lent for a moment is soon missed."""
+
 LEAVES_AT: Final = 0.1
 """How far what is taken falls below `borrow_threshold_ratio` until a tracker stops borrowing."""
 
@@ -48,6 +58,10 @@ class Loan(NamedTuple):
     """What it borrows, bytes/s."""
     borrows: bool
     """Whether it used up what it had."""
+    age: float = AT_ONCE
+    """Seconds since it was first seen, `AT_ONCE` at most."""
+    low: float = 0.0
+    """Seconds for which it has wanted less than its demand says."""
 
 
 def lent_budget(
@@ -89,7 +103,7 @@ def lend(
     base = request.base_cap
     everything = int(base.sum()) if request.link is None else min(request.link, int(base.sum()))
     known = [loans.get(tracker) for tracker in request.tracker]
-    demand, steps = _in_steps(wanted + resting_cap * SHARE, base, [loan.steps if loan else 0 for loan in known])
+    demand, steps, low = _in_steps(wanted + resting_cap * SHARE, base, known, request.elapsed)
 
     keep = np.where(request.may_lend, np.minimum(base, demand), base)
     if int(keep.sum()) > everything:
@@ -99,21 +113,27 @@ def lend(
 
     borrows = _borrows(request, taken, options.borrow_threshold_ratio, [bool(loan and loan.borrows) for loan in known])
     grant = _grants(request, demand, borrows, pool, options.max_borrow_fraction)
-    before = np.array([loan.bonus if loan else granted for loan, granted in zip(known, grant, strict=True)], np.int64)
+    age = [min(loan.age + request.elapsed, AT_ONCE) if loan else 0.0 for loan in known]
+    before = np.where(np.array(age) < AT_ONCE, grant, [loan.bonus if loan else 0 for loan in known])
     bonus = _grow(before, grant, base, request.elapsed, options)
     # Owners first: what nobody borrows is headroom for those it belongs to.
     rest = np.array([pool - int(bonus.sum())], np.int64)
     returned = waterfill(rest, _ONE, request.priority, np.zeros_like(keep), base - keep)
-    after = zip(steps.tolist(), bonus.tolist(), borrows.tolist(), strict=True)
+    after = zip(steps.tolist(), bonus.tolist(), borrows.tolist(), age, low.tolist(), strict=True)
     return keep + bonus + returned, {tracker: Loan(*loan) for tracker, loan in zip(request.tracker, after, strict=True)}
 
 
-def _in_steps(wanted: Float64, base: Int64, before: list[int]) -> tuple[Int64, Int64]:
-    """(G,) demand rounded up to steps of the cap, and the steps; one step less than before is no change."""
+def _in_steps(wanted: Float64, base: Int64, known: list[Loan | None], elapsed: float) -> tuple[Int64, Int64, Float64]:
+    """(G,) demand rounded up to steps of the cap, the steps, and for how many seconds less has been wanted.
+
+    One step less than before is no change, and several are one only after `LENDS_AFTER` seconds.
+    """
     step = -(-base // STEPS)
+    before = np.array([loan.steps if loan else 0 for loan in known], np.int64)
     steps = np.ceil(np.minimum(wanted, 4.0 * base) / step).astype(np.int64)
-    steps = np.where(steps == np.array(before) - 1, before, steps)
-    return steps * step, steps
+    low = np.where(steps < before - 1, np.array([loan.low if loan else 0.0 for loan in known]) + elapsed, 0.0)
+    steps = np.where((steps == before - 1) | ((low > 0) & (low < LENDS_AFTER)), before, steps)
+    return steps * step, steps, low
 
 
 def _borrows(request: Request, taken: Float64, threshold: float, before: list[bool]) -> Bool:
@@ -135,7 +155,7 @@ def _grants(request: Request, demand: Int64, borrows: Bool, pool: int, fraction:
 def _grow(before: Int64, grant: Int64, base: Int64, elapsed: float, options: Options) -> Int64:
     """(G,) the bonus: down at once, up by a part of the way for each second, small raises not at all.
 
-    A first loan is no small raise, and what is granted to a tracker that nothing is remembered of is given at once.
+    A first loan is no small raise, and what is granted to a tracker in its first seconds it gets at once.
     """
     part = 1 - (1 - options.smoothing_alpha) ** (elapsed / NOMINAL_INTERVAL)
     small = options.min_effective_delta * base

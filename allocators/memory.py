@@ -34,9 +34,9 @@ def recall(request: Request, memory: Memory | None) -> Memory:
     """
     none = np.zeros(len(request.infohash))
     if memory is None:
-        return Memory(request.infohash, request.current, none, none, request.current.astype(np.float64))
+        return Memory(request.infohash, request.current, none, none, np.maximum(request.rate, request.current))
     if not len(memory.infohash):
-        return Memory(request.infohash, none.astype(np.int64), none, none, none)
+        return Memory(request.infohash, none.astype(np.int64), none, none, request.rate)
     last = memory.reached if len(memory.reached) else memory.limit
     reached = memory.limit + np.exp(-request.elapsed / REACHED_IN) * (last - memory.limit)
     if _same(memory.infohash, request.infohash):
@@ -50,7 +50,7 @@ def recall(request: Request, memory: Memory | None) -> Memory:
         np.where(known, memory.limit[row], 0),
         np.where(known, memory.claim[row], 0.0),
         np.where(known, memory.score[row], 0.0),
-        np.where(known, reached[row], 0.0),
+        np.where(known, reached[row], request.rate),
     )
 
 

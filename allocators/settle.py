@@ -14,7 +14,7 @@ from allocators.base import Bool, Int64
 BAND: Final = 0.1
 """A limit within a tenth of a torrent's share may stay."""
 
-UNUSED: Final = 0.02
+UNUSED: Final = 0.04
 """The part of a tracker's limits that may be left unused by keeping what is near."""
 
 

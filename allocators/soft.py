@@ -32,6 +32,9 @@ class SoftState:
 class Soft:
     """The split by score, of caps that are lent."""
 
+    settles = True
+    """Limits that are near their share are kept."""
+
     def __init__(self, options: Options) -> None:
         self._options = options
 

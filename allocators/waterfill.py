@@ -16,7 +16,7 @@ MAX_WEIGHT: Final = 2**20
 _MAX_PASSES: Final = 200  # a bracket of 2^62 halves to nothing in fewer; Newton needs about 5 in practice
 
 
-def waterfill(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) -> Int64:
+def waterfill(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64, *, even: bool = False) -> Int64:
     """Split each tracker's cap over its rows by weighted max-min with bounds.
 
     Args:
@@ -25,6 +25,7 @@ def waterfill(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) -> 
         weight: (N,) 1 to 2^20.
         lo: (N,) lower bounds, at least 0 and at most `hi`.
         hi: (N,) upper bounds.
+        even: leave the last bytes over, fewer than there are rows, so that equal rows get the same to the byte.
 
     Returns:
         (N,) int64 `x` with sum(x) == min(cap, sum(hi)) for each tracker, to the byte, and lo <= x <= hi wherever the
@@ -46,20 +47,20 @@ def waterfill(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) -> 
     moves = lo < hi
     moving: Int64 = np.add.reduceat(moves.astype(np.int64), start)
     if moving.sum() > len(lo) // 2:
-        return _fill(target, start, count, weight, lo, hi)
+        return _fill(target, start, count, weight, lo, hi, even=even)
     # Most torrents sleep or want little: those have nothing to be decided, and the others are found faster alone.
     x = lo.copy()
     if moving.any():
         rows, some = np.flatnonzero(moves), moving > 0
         left = (target - np.add.reduceat(np.where(moves, 0, lo), start))[some]
         size = moving[some]
-        x[rows] = _fill(left, np.cumsum(size) - size, size, weight[rows], lo[rows], hi[rows])
+        x[rows] = _fill(left, np.cumsum(size) - size, size, weight[rows], lo[rows], hi[rows], even=even)
     return x
 
 
-def _fill(target: Int64, start: Int64, count: Int64, weight: Int64, lo: Int64, hi: Int64) -> Int64:
+def _fill(target: Int64, start: Int64, count: Int64, weight: Int64, lo: Int64, hi: Int64, *, even: bool) -> Int64:
     level = _water_level(target, start, count, weight, lo, hi)
-    return _whole_bytes(target, start, count, weight, lo, hi, np.repeat(level, count) * weight)
+    return _whole_bytes(target, start, count, weight, lo, hi, np.repeat(level, count) * weight, even=even)
 
 
 def _check(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) -> None:
@@ -107,9 +108,12 @@ def _water_level(target: Int64, start: Int64, count: Int64, weight: Int64, lo: I
 
 
 def _whole_bytes(
-    target: Int64, start: Int64, count: Int64, weight: Int64, lo: Int64, hi: Int64, wish: Float64
+    target: Int64, start: Int64, count: Int64, weight: Int64, lo: Int64, hi: Int64, wish: Float64, *, even: bool
 ) -> Int64:
-    """(N,) integers that add up to `target`: bounded rows take their bound, the free ones share what is left."""
+    """(N,) integers that add up to `target`: bounded rows take their bound, the free ones share what is left.
+
+    Rounded down, they add up to no more than that; with `even` that is all.
+    """
     x = np.where(wish >= hi, hi, lo)
     free = (wish > lo) & (wish < hi)
     free_weight = weight * free
@@ -118,6 +122,8 @@ def _whole_bytes(
     x = np.where(free, np.minimum(np.maximum(share, lo), hi), x)
     while True:
         rest = target - np.add.reduceat(x, start)
+        if even:
+            rest = np.minimum(rest, 0)
         if not rest.any():
             return x
         missing = np.repeat(rest, count)

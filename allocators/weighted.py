@@ -9,7 +9,7 @@ goes round again by score up to `most`, and what even then is left, as with one 
 The shares are brought onto a grid, so that many torrents share few different limits: see `allocators.grid`.
 
 States: what each torrent was given, wanted and scored. Limits within a tenth of the share stay (`allocators.settle`),
-so that jitter of rates rewrites nothing; at most 2 % of a cap goes unused by that.
+so that jitter of rates rewrites nothing; at most 4 % of a cap goes unused by that.
 """
 
 from typing import Any
@@ -28,6 +28,9 @@ from allocators.settle import near, settle_fully
 
 class Weighted:
     """The split by score."""
+
+    settles = True
+    """Limits that are near their share are kept."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -58,12 +61,15 @@ def split_by_score(request: Request, budget: Budget, before: Memory, options: Op
     most = request.spread(np.ceil(budget.cap * options.max_torrent_share).astype(np.int64))
     most = np.clip(most, lo, budget.hi)
     wanted = np.where(request.pressing, most, np.clip(np.ceil(claim), lo, most).astype(np.int64))
-    limit = share(request, budget, weights(request, score, options.max_managed_torrents), lo, [wanted, most, budget.hi])
-    exact = np.where(budget.sharing, limit, 0)
-    coarse = on_grid(exact, request.start, lo, np.where(exact <= most, most, budget.hi))
-    bounded = (before.limit >= np.minimum(lo, exact)) & (before.limit <= budget.hi)
-    # Near to the exact share: a torrent that is a step above now and a step below in the next cycle keeps its limit.
-    stays = budget.sharing & (before.limit > 0) & bounded & near(exact, before.limit)
+    weight = weights(request, score, options.max_managed_torrents)
+    even = share(request, budget, weight, lo, [wanted, most, budget.hi], even=True)
+    even = np.where(budget.sharing, even, 0)
+    highest = np.where(request.spread(request.total(most) < budget.total), budget.hi, most)
+    total = np.minimum(np.maximum(budget.total, budget.sharers), request.total(highest))
+    coarse = on_grid(even, total, request.start, lo, highest)
+    bounded = (before.limit >= np.minimum(lo, even)) & (before.limit <= budget.hi)
+    # Near to the share itself: a torrent that is a step above now and a step below in the next cycle keeps its limit.
+    stays = budget.sharing & (before.limit > 0) & bounded & near(even, before.limit)
     settled = settle_fully(coarse, before.limit, stays, request.start, budget.total)
-    limit = np.where(budget.sharing, settled, limit)
+    limit = np.where(budget.sharing, settled, budget.resting)
     return limit, Memory(request.infohash, limit, claim, score, before.reached)

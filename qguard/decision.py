@@ -178,7 +178,9 @@ def estimate(reading: Reading, policy: Policy, matched: Matched, state: State) -
     sleepers = np.bincount(matched.rule[~demand.awake], minlength=len(policy.ids))
 
     held = matched.own.held
-    used = np.bincount(matched.rule[held], weights=demand.rate[held], minlength=len(policy.ids))
+    # Above a limit of its own a torrent only seems to be: bytes come in lumps, and the highest of them is remembered.
+    use = np.minimum(demand.rate, demand_state.limit)
+    used = np.bincount(matched.rule[held], weights=use[held], minlength=len(policy.ids))
     count = np.bincount(matched.rule[held], minlength=len(policy.ids))
     # Torrents that were given back are not outside any more: their use must not be counted twice.
     fewer = count < np.array([state.held.get(i, 0) for i in policy.ids])
@@ -315,7 +317,7 @@ def plan(reading: Reading, policy: Policy, matched: Matched, estimated: Estimate
         since_written=own.since_written,
         first_contact=managed & ~own.claimed & ~awake,
         heat=np.where(reading.fresh & (not reading.full) & ~awake, NAMED_HEAT, 0) + reading.torrents.leechers,
-        small_raise=settings.differential_threshold,
+        small_raise=policy.small_raise,
         first_contact_batch=settings.first_contact_batch,
     )
     promised = promised_rate(allocated.request, np.where(managed[allocated.rows], allocated.limit[allocated.rows], 0))

@@ -7,18 +7,21 @@ went, and the rate is set to what those say. A reading in which no counter of a 
 client's own `upspeed` is used before there are two readings, and to notice a wake-up early.
 
 A torrent wakes when it uploads at least half of its limit or the activity threshold, whichever is lower: so one that
-holds a tiny standing limit can be seen to wake. It falls asleep when it has uploaded less than half of the standing
-limit it would get (or of the threshold or its own limit, when one is lower) for `SLEEP_AFTER` seconds. That lower bar
-matters: a torrent put on a standing limit below what it uploads would press on it, wake at once, and so for ever.
+holds a tiny standing limit can be seen to wake. A first block is enough, too, unless next to nothing came after the one
+before: a leecher that takes a block a minute does not wake a torrent each minute. It falls asleep when it has uploaded
+less than half of the standing limit it would get (or of the threshold or its own limit, when one is lower) for
+`SLEEP_AFTER` seconds. That lower bar matters: a torrent put on a standing limit below what it uploads would press on
+it, wake at once, and so for ever.
 
 A torrent presses on its limit when it uploads nearly all that the limit lets through, and then wants that much at
 least. A smoothed rate follows a changed limit only after a while, so it is compared with the limit smoothed alike.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qguard.snapshot import UNLIMITED, Bool, InfoHashes, Int64, Torrents, find
 
@@ -36,6 +39,10 @@ UNREFRESHED: Final = 3.0
 
 STEP_FROM: Final = 0.3
 """Where two readings in a row are further than this part above or below the smoothed rate, it has changed for good."""
+
+STALLS: Final = 3.0
+"""Seconds after a limit came, or fell by more than `STEP_FROM`, in which a rate is not believed to fall below it: the
+client may send nothing for a second, until what its peers have asked for fits the quota again."""
 
 SLEEP_AFTER: Final = 30.0
 """Seconds without upload until a torrent sleeps: two unchoke rounds, so that one without a slot is not put to sleep."""
@@ -81,6 +88,10 @@ class DemandState:
     pressed: Bool
     woke_at: Rates
     """When each torrent was last seen to wake; long ago where it never was."""
+    dribbles: Bool
+    """Woke for a single block, and has uploaded next to nothing since."""
+    limited_at: Rates
+    """When each torrent's limit was last seen to come, or to fall by much; long ago where it never was."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,37 +123,20 @@ def estimate(
     before = _align(torrents, state)
     known = before >= 0
     fresh = fresh & ~(known & _unrefreshed(torrents, now, fresh & known, before, state))
-    rate = torrents.upspeed.astype(np.float64)
-    uploaded, upspeed, last = torrents.uploaded.copy(), torrents.upspeed.copy(), rate.copy()
-    was_awake = np.zeros(len(torrents), np.bool_)
-    busy_at, read_at = np.full(len(torrents), now), np.full(len(torrents), now)
     limit = np.where(torrents.up_limit == UNLIMITED, np.inf, torrents.up_limit)
-    in_force = limit.copy()
-    pressed, woke_at = np.zeros(len(torrents), np.bool_), np.full(len(torrents), -np.inf)
-    if state is not None and known.any():
-        then = before[known]
-        elapsed = np.maximum(now - state.read_at[then], 1e-3)
-        moved = np.maximum(torrents.uploaded[known] - state.uploaded[then], 0) / elapsed
-        rate_time = _rate_time(limit[known])
-        smoothed = state.rate[then] + (1 - np.exp(-elapsed / rate_time)) * (moved - state.rate[then])
-        new, tells = fresh[known], (elapsed >= TELLS_AFTER) & (state.rate[then] * elapsed >= 2 * BLOCK)
-        smoothed = np.where(tells, _step(smoothed, moved, state.moved[then]), smoothed)
-        last[known] = np.where(new & (elapsed >= TELLS_AFTER), moved, state.moved[then])
-        rate[known] = np.where(new, smoothed, state.rate[then])
-        uploaded[known] = np.where(new, torrents.uploaded[known], state.uploaded[then])
-        upspeed[known] = np.where(new, torrents.upspeed[known], state.upspeed[then])
-        read_at[known] = np.where(new, now, state.read_at[then])
-        was_awake[known] = state.awake[then]
-        busy_at[known] = state.busy_at[then]
-        pressed[known], woke_at[known] = state.pressed[then], state.woke_at[then]
-        was, finite = state.limit[then], np.isfinite(state.limit[then]) & np.isfinite(limit[known])
-        part = np.where(finite, np.exp(-elapsed / rate_time), 0.0)
-        follows = in_force[known] + part * (np.where(finite, was, 0.0) - np.where(finite, in_force[known], 0.0))
-        in_force[known] = np.where(new, follows, was)
+    counted = _count(torrents, now, fresh, before, limit, state)
+    rate = counted.rate
+    was_awake = _kept(before, state.awake if state else None, otherwise=False)
+    pressed = _kept(before, state.pressed if state else None, otherwise=False)
+    dribbles = _kept(before, state.dribbles if state else None, otherwise=False)
+    busy_at = _kept(before, state.busy_at if state else None, otherwise=now)
+    woke_at = _kept(before, state.woke_at if state else None, otherwise=-np.inf)
 
     strongest = np.maximum(rate, torrents.upspeed)
     own_half = np.where(torrents.up_limit == UNLIMITED, np.inf, torrents.up_limit / 2)
-    wakes = strongest >= np.maximum(np.minimum(threshold, own_half), 1)
+    uploads = strongest >= np.maximum(np.minimum(threshold, own_half), 1)
+    # Below 16 KiB/s it takes seconds until a rate tells.
+    wakes = uploads | (counted.block & ~dribbles)
     # One that presses on a share smaller than its standing limit is awake, or thousands would sleep on more than that.
     stays = rate >= np.minimum(np.minimum(threshold, standing) / 2, own_half)
     # Whether an awake torrent is still busy is judged by the counters alone: `upspeed` trails off for 20 s.
@@ -151,24 +145,90 @@ def estimate(
     awake = np.where(fresh | ~known, judged, was_awake)
     woke = awake & ~was_awake & known
     woke_at = np.where(woke, now, woke_at)
-    full = np.minimum(in_force, limit)
+    dribbles = np.where(woke, ~uploads, dribbles & ~uploads)
+    full = np.minimum(counted.in_force, limit)
     pressed = np.where(fresh, rate >= np.where(pressed, PRESSES_UNTIL, PRESSES_FROM) * full, pressed) & awake
     pressing = awake & (pressed | (now - woke_at < UNKNOWN_FOR))
     after = DemandState(
         infohash=torrents.infohash,
         added_on=torrents.added_on,
-        uploaded=uploaded,
-        upspeed=upspeed,
+        uploaded=counted.uploaded,
+        upspeed=counted.upspeed,
         rate=rate,
         awake=awake,
         busy_at=busy_at,
-        read_at=read_at,
-        moved=last,
-        limit=in_force,
+        read_at=counted.read_at,
+        moved=counted.moved,
+        limit=counted.in_force,
         pressed=pressed,
         woke_at=woke_at,
+        dribbles=dribbles,
+        limited_at=counted.limited_at,
     )
     return Demand(rate, awake, woke, pressing), after
+
+
+class _Counted(NamedTuple):
+    """(N,) what the counters say; columns as in `DemandState`."""
+
+    rate: Rates
+    uploaded: Int64
+    upspeed: Int64
+    moved: Rates
+    read_at: Rates
+    in_force: Rates
+    """The limit as the rate sees it."""
+    limited_at: Rates
+    block: Bool
+    """Whether a whole block or more went out since the reading before."""
+
+
+def _count(
+    torrents: Torrents, now: float, fresh: Bool, before: Int64, limit: Rates, state: DemandState | None
+) -> _Counted:
+    """What there is to say at first, what was said before, or what two readings say of the time between them."""
+    shown = torrents.upspeed.astype(np.float64)
+    first = _Counted(
+        rate=shown,
+        uploaded=torrents.uploaded,
+        upspeed=torrents.upspeed,
+        moved=shown,
+        read_at=np.full(len(torrents), now),
+        in_force=np.maximum(limit, shown),  # one that uploads more has not got it for long
+        limited_at=np.full(len(torrents), -np.inf),
+        block=np.zeros(len(torrents), np.bool_),
+    )
+    if state is None or not len(state.infohash):
+        return first
+    old = _Counted(
+        rate=state.rate[before],
+        uploaded=state.uploaded[before],
+        upspeed=state.upspeed[before],
+        moved=state.moved[before],
+        read_at=state.read_at[before],
+        in_force=state.limit[before],
+        limited_at=state.limited_at[before],
+        block=first.block,
+    )
+    elapsed = np.maximum(now - old.read_at, 1e-3)
+    sent = np.maximum(torrents.uploaded - old.uploaded, 0)
+    moved, often = sent / elapsed, elapsed < TELLS_AFTER
+    part = np.exp(-elapsed / _rate_time(limit))
+    rate = moved + part * (old.rate - moved)
+    rate = np.where(often | (old.rate * elapsed < 2 * BLOCK), rate, _step(rate, moved, old.moved))
+    limited_at = np.where(limit < (1 - STEP_FROM) * old.in_force, now, old.limited_at)
+    rate = np.where(now - limited_at < STALLS, np.maximum(rate, np.minimum(old.rate, limit)), rate)
+    finite = np.isfinite(old.in_force) & np.isfinite(limit)
+    ahead = np.where(finite, old.in_force, 0.0) - np.where(finite, limit, 0.0)
+    new = first._replace(
+        rate=rate,
+        moved=np.where(often, old.moved, moved),
+        in_force=limit + part * ahead,
+        limited_at=limited_at,
+        block=sent >= BLOCK,
+    )
+    known = before >= 0
+    return _Counted(*(np.where(known, np.where(fresh, *two), one) for one, *two in zip(first, new, old, strict=True)))
 
 
 def _rate_time(limit: Rates) -> Rates:
@@ -195,6 +255,13 @@ def _step(smoothed: Rates, now: Rates, before: Rates) -> Rates:
     low, high = (1 - STEP_FROM) * smoothed, (1 + STEP_FROM) * smoothed
     steps = (np.maximum(now, before) < low) | (np.minimum(now, before) > high)
     return np.where(now < STOPS_BELOW * smoothed, now, np.where(steps, (now + before) / 2, smoothed))
+
+
+def _kept(before: Int64, column: NDArray[Any] | None, *, otherwise: float) -> NDArray[Any]:
+    """(N,) a column of the state in the order of the reading, where a torrent was known."""
+    if column is None or not len(column):
+        return np.full(len(before), otherwise)
+    return np.where(before >= 0, column[before], otherwise)
 
 
 def _align(torrents: Torrents, state: DemandState | None) -> Int64:

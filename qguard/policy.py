@@ -14,6 +14,7 @@ from allocators.base import (
     UnknownStrategyError,
     load_strategy,
     overcommit_of,
+    settles,
 )
 from qguard.config import ConfigError, Problem, Settings
 from qguard.ledger import Control
@@ -61,6 +62,8 @@ class Policy:
     """Why nothing at all may be written at present; empty when it may."""
     overcommit: float = 1.0
     """How far limits may add up above a cap, where the strategy promises rates rather than limits."""
+    small_raise: float = 0.0
+    """A raise by less than this fraction may wait; 0 where the strategy sees to that."""
     at_rest: bool = False
     """The limits are to hold by themselves: they add up to no more than the caps, whatever the strategy promises."""
     overrides: Mapping[str, Override] = field(default_factory=dict)
@@ -105,6 +108,7 @@ def make(
         observe_only="global.dry_run is on" if settings.global_.dry_run else observe_only,
         overrides=others,
         overcommit=overcommit_of(allocator, strategy_options(settings)),
+        small_raise=0.0 if settles(allocator) else settings.global_.differential_threshold,
     )
 
 

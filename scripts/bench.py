@@ -34,7 +34,7 @@ from allocators.base import (
     promised_rate,
 )
 from allocators.claims import HEADROOM, LEAST_ROOM, TIGHT
-from allocators.grid import FEW, LOSSES, STEP
+from allocators.grid import FEW, STEP
 from allocators.scoring import STEADY, UNIT
 from allocators.settle import BAND, UNUSED
 from allocators.standing import DEFAULT_WAKEUPS
@@ -233,7 +233,7 @@ def plain_kernel(cap: Int64, start: Int64, weight: Int64, lo: Int64, hi: Int64) 
     return x
 
 
-def plain_fill(cap: int, weight: list[int], lo: list[int], hi: list[int]) -> list[int]:
+def plain_fill(cap: int, weight: list[int], lo: list[int], hi: list[int], *, even: bool = False) -> list[int]:
     """Newton's method within a bracket, then whole bytes: one tracker."""
     if sum(lo) > cap:
         lo, hi = [0] * len(lo), lo
@@ -264,11 +264,16 @@ def plain_fill(cap: int, weight: list[int], lo: list[int], hi: list[int]) -> lis
             above = min(above, level)
         newton = level + gap / slope if slope else above
         level = newton if below < newton < above else (below + above) / 2
-    return plain_whole_bytes(target, level, weight, lo, hi)
+    return plain_whole_bytes(target, level, weight, lo, hi, even=even)
 
 
-def plain_whole_bytes(target: int, level: float, weight: list[int], lo: list[int], hi: list[int]) -> list[int]:
-    """Bounded rows take their bound, the others share what is left, and the last bytes go to the first with room."""
+def plain_whole_bytes(
+    target: int, level: float, weight: list[int], lo: list[int], hi: list[int], *, even: bool
+) -> list[int]:
+    """Bounded rows take their bound, the others share what is left, and the last bytes go to the first with room.
+
+    Or to nobody, with `even`.
+    """
     x = [0] * len(lo)
     free, bounded, free_weight = [], 0, 0
     for i, (w, a, b) in enumerate(zip(weight, lo, hi, strict=True)):
@@ -282,6 +287,8 @@ def plain_whole_bytes(target: int, level: float, weight: list[int], lo: list[int
     for i in free:
         x[i] = min(max(weight[i] * left // free_weight, lo[i]), hi[i])
     rest = target - bounded - sum(x[i] for i in free)
+    if even:
+        rest = min(rest, 0)
     step = 1 if rest > 0 else -1
     while rest:
         for i in [*free, *(i for i in range(len(x)) if lo[i] < hi[i])]:
@@ -339,7 +346,7 @@ def plain_budget(cap: int, wakeups: int, rows: list[Row]) -> tuple[int, list[Row
     return cap - min(wakeups, 1 << (sleepers - 1).bit_length() if sleepers else 0) * standing, sharing
 
 
-def plain_share(total: int, rows: list[Row], lo: list[int], tiers: list[list[int]]) -> list[int]:
+def plain_share(total: int, rows: list[Row], lo: list[int], tiers: list[list[int]], *, even: bool = False) -> list[int]:
     """`allocators.budget.share`."""
     if not rows:
         return []
@@ -352,6 +359,7 @@ def plain_share(total: int, rows: list[Row], lo: list[int], tiers: list[list[int
         [row.weight for row in rows],
         [min(a, b) - 1 for a, b in zip(least, most, strict=True)],
         [b - 1 for b in most],
+        even=even,
     )
     return [1 + x for x in extra]
 
@@ -388,8 +396,9 @@ def plain_weighted(request: Request, trackers: list[list[Row]], options: Options
             sharing,
             [row.lo for row in sharing],
             [[row.wanted for row in sharing], [row.most for row in sharing], [row.hi for row in sharing]],
+            even=True,
         )
-        plain_settle(total, sharing, shares, plain_on_grid(sharing, shares))
+        plain_settle(total, sharing, shares, plain_on_grid(total, sharing, shares))
     return [row.limit for rows in trackers for row in rows]
 
 
@@ -423,26 +432,38 @@ def plain_common_weights(trackers: list[list[Row]], most: int) -> None:
 GRID = [0, *sorted({math.floor((1 + STEP) ** k) for k in range(441)}), MAX_LIMIT]
 
 
-def plain_on_grid(rows: list[Row], shares: list[int]) -> list[int]:
-    """`allocators.grid.on_grid`."""
-    x = list(shares)
-    bound = [row.most if share <= row.most else row.hi for row, share in zip(rows, shares, strict=True)]
-    free = [i for i, share in enumerate(shares) if share < bound[i]]
+def plain_on_grid(total: int, rows: list[Row], shares: list[int]) -> list[int]:
+    """`allocators.grid.on_grid`, value by value."""
+    x, top = list(shares), [row.most for row in rows]
+    if sum(top) < total:
+        top = [row.hi for row in rows]
+    total = min(max(total, len(rows)), sum(top))
+    free = [i for i, share in enumerate(shares) if share < top[i]]
     if len(free) <= FEW:
+        for i in sorted(free, key=lambda i: shares[i] == rows[i].lo)[: total - sum(x)]:
+            x[i] += 1
         return x
-    lost = []
+    values: dict[int, list[int]] = {}
     for i in free:
-        share, lo = shares[i], rows[i].lo
-        down = GRID[bisect_right(GRID, share) - 1]
-        x[i] = max(down, lo) if lo <= share else down
-        lost.append((-math.ceil((share - x[i]) / share * (LOSSES / STEP)), i))
-    left = sum(shares) - sum(x)
-    for _, i in sorted(lost):
+        values.setdefault(bisect_right(GRID, shares[i]) - 1, []).append(i)
+    lost = []
+    for place, holders in values.items():
+        for i in holders:
+            lo = rows[i].lo
+            x[i] = max(GRID[place], lo) if lo <= shares[i] else GRID[place]
+            top[i] = min(GRID[place + 1], top[i])
+        shared = sum(shares[i] for i in holders)
+        lost.append(((sum(x[i] for i in holders) - shared) / shared, place))
+    left = total - sum(x)
+    for _, place in sorted(lost):
         if left <= 0:
             break
-        lift = min(left, min(GRID[bisect_right(GRID, shares[i])], bound[i]) - x[i])
-        x[i] += lift
-        left -= lift
+        holders = values[place]
+        now, most = [x[i] for i in holders], [top[i] for i in holders]
+        lifted = most if sum(most) - sum(now) <= left else plain_fill(left + sum(now), [1] * len(now), now, most)
+        for i, limit in zip(holders, lifted, strict=True):
+            x[i] = limit
+        left -= sum(lifted) - sum(now)
     return x
 
 

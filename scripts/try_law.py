@@ -21,7 +21,9 @@ import numpy as np
 
 import allocators.adaptive
 import allocators.claims
+import allocators.settle
 import qguard.demand
+import qguard.plan
 from qguard.config import Settings, parse
 from qguard.simulator import trial
 from qguard.simulator.client import SimulatedClient, Torrent
@@ -38,7 +40,7 @@ REFRESH: Final = 1.5
 EVERY: Final = round(TICK / STEP)
 """Steps of a schedule in a tick of the simulated client."""
 
-TUNABLE: Final = (allocators.adaptive, allocators.claims, qguard.demand)
+TUNABLE: Final = (allocators.adaptive, allocators.claims, allocators.settle, qguard.demand, qguard.plan)
 
 
 class Scheduled(Leechers):

@@ -82,8 +82,8 @@ class Global(Section):
         0.2,
         ge=0,
         le=1,
-        description="Fraction, 0 to 1. A raise smaller than this part of the present limit may wait; a decrease never"
-        " waits. 0.2 spares most writes, each of which costs the client a disk write.",
+        description="Fraction, 0 to 1. A raise smaller than this part of the present limit waits for up to a minute"
+        " (strategy `equal`; the others choose what is worth a write); a decrease never waits.",
     )
     rollout_percentage: Int = Field(
         0,

@@ -9,13 +9,13 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import httpx
 
 from tests.support import children
 from tests.support.daemon import cache
+from tests.support.ending import Ending
 from tests.support.ports import free_port
 from tests.support.torrents import Torrent
 
@@ -36,7 +36,7 @@ def why_not() -> str | None:
     return None
 
 
-class Transmission:
+class Transmission(Ending):
     """One transmission-daemon on loopback, quiet, from construction until the end of its context.
 
     Attributes:
@@ -88,12 +88,7 @@ class Transmission:
             self.stop()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.stop()
 
     def seed(self, torrents: Sequence[Torrent], limit: int, timeout: float = 60.0) -> None:

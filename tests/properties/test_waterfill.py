@@ -34,11 +34,11 @@ def problems(draw: st.DrawFn, most_rows: int = 8) -> Problem:
     return problem
 
 
-def fill(problem: Problem) -> list[list[int]]:
+def fill(problem: Problem, *, even: bool = False) -> list[list[int]]:
     sizes = [len(r) for _, r in problem]
     columns = np.array([row for _, r in problem for row in r], np.int64).reshape(-1, 3).T.copy()
     start = np.cumsum([0, *sizes[:-1]], dtype=np.int64)[: len(sizes)]
-    x = waterfill(np.array([cap for cap, _ in problem], np.int64), start, *columns)
+    x = waterfill(np.array([cap for cap, _ in problem], np.int64), start, *columns, even=even)
     return [part.tolist() for part in np.split(x, np.cumsum(sizes)[:-1])] if sizes else []
 
 
@@ -91,6 +91,17 @@ def test_p06_equals_differ_by_a_byte_and_order_moves_no_more(problem: Problem, d
     turned = [(cap, [rows[i] for i in order]) for (cap, rows), order in zip(problem, orders, strict=True)]
     for x, y, order in zip(fill(problem), fill(turned), orders, strict=True):
         assert all(abs(x[i] - v) <= 1 for i, v in zip(order, y, strict=True))
+
+
+@given(problem=problems(), copies=st.integers(1, 4))
+def test_p06_equals_get_the_very_same_where_the_last_bytes_are_left_over(problem: Problem, copies: int) -> None:
+    """Of each less than a byte, and no more than there is to be shared."""
+    problem = [(cap, [row for row in rows for _ in range(copies)]) for cap, rows in problem]
+    for (cap, rows), x, full in zip(problem, fill(problem, even=True), fill(problem), strict=True):
+        assert all(len(set(x[i : i + copies])) == 1 for i in range(0, len(x), copies))
+        assert sum(full) - len(rows) < sum(x) <= sum(full)
+        assert all(b - 1 <= a <= b for a, b in zip(x, full, strict=True))
+        p02_bounds_hold_where_they_fit(cap, rows, x)
 
 
 @given(problem=problems(), more=st.integers(0, 2**20))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from allocators.base import installed_strategies
 from qguard import decision, policy
 from qguard.config import Settings, parse
 from qguard.cycle import Memory
@@ -84,7 +85,13 @@ def rules(
 
 @cache
 def _settings(text: str) -> Settings:
-    return parse(text, source=Path("test.yaml"), environ={}).settings
+    return parse(text, source=Path("test.yaml"), environ={}, strategies=_installed()).settings
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """To look through all that is installed for each example would take longer than the tests."""
+    return installed_strategies()
 
 
 def reading(seen: Torrents, at: float = 0.0, *, maybe_reset: bool = False) -> Reading:

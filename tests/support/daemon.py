@@ -9,12 +9,12 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import httpx
 
 from tests.support import children
+from tests.support.ending import Ending
 from tests.support.ports import free_port
 from tests.support.webapi import WebApi
 
@@ -60,7 +60,7 @@ _PREFERENCES: Final[Mapping[str, object]] = {
 }
 
 
-class Daemon:
+class Daemon(Ending):
     """One qbittorrent-nox process and its profile, running from construction on.
 
     Args:
@@ -114,12 +114,7 @@ class Daemon:
             self.remove()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.remove()
 
     @property

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
 from tests.support.daemon import Daemon
+from tests.support.ending import Ending
 from tests.support.proxy import Proxy
 
 
-class Daemons:
+class Daemons(Ending):
     """Starts daemons; removes all of them at the end of its context.
 
     Args:
@@ -20,12 +19,7 @@ class Daemons:
         self._version = version
         self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self._stack.close()
 
     def start(
@@ -42,18 +36,13 @@ class Daemons:
         return self._stack.enter_context(Daemon(chosen, preferences=preferences, bypass_auth=bypass_auth))
 
 
-class Proxies:
+class Proxies(Ending):
     """Starts proxies; closes all of them at the end of its context."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self._stack.close()
 
     def start(self, daemon: Daemon) -> Proxy:

@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import httpx
 
 from tests.support.daemon import Daemon
+from tests.support.ending import Ending
 from tests.support.process import ALPHA, Service, Setup, until
 from tests.support.proxy import Proxy, Request
 from tests.support.torrents import Torrent, make_torrents
@@ -40,7 +40,7 @@ class Burst:
     """How many of those there were."""
 
 
-class Hooked:
+class Hooked(Ending):
     """A service that takes part in the whole rollout, and a daemon with its hook line, with a proxy in between.
 
     Args:
@@ -71,12 +71,7 @@ class Hooked:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.close()
 
     def close(self) -> None:

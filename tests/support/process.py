@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
@@ -19,6 +18,7 @@ import yaml
 
 from tests.support import children
 from tests.support.daemon import Daemon
+from tests.support.ending import Ending
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.torrents import Torrent, make_torrents, seed
@@ -252,7 +252,7 @@ class Setup:
         return service
 
 
-class Service:
+class Service(Ending):
     """A `qguard run` that was started; killed at the end of its context."""
 
     def __init__(self, setup: Setup) -> None:
@@ -264,12 +264,7 @@ class Service:
         )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{setup.port}", trust_env=False, timeout=60.0)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.kill()
 
     @property

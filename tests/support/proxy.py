@@ -7,9 +7,9 @@ import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from tests.support.ending import Ending
 from tests.support.ports import free_port
 
 _HOP: Final = frozenset({"connection", "keep-alive", "content-length", "transfer-encoding", "expect"})
@@ -85,7 +85,7 @@ class Fault:
         return self._forward and self.kind == "hold"
 
 
-class Proxy:
+class Proxy(Ending):
     """Listens on 127.0.0.1 in a thread of its own, from construction until `close`.
 
     Faults take the end of a path (`torrents/info`) and how many requests they are for (`times`; None: until released).
@@ -114,12 +114,7 @@ class Proxy:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.close()
 
     def fail_next(self, suffix: str, status: int, *, times: int | None = 1) -> Fault:

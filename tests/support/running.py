@@ -7,20 +7,20 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import httpx
 
 from tests.support import children
 from tests.support.daemon import Daemon
+from tests.support.ending import Ending
 from tests.support.ports import free_port
 
 PROGRAM: Final = Path(sys.executable).with_name("qguard")
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
-class Qguard:
+class Qguard(Ending):
     """One service on loopback, running from construction on; its folder survives it.
 
     Args:
@@ -71,12 +71,7 @@ class Qguard:
             self.http.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.kill()
         self.http.close()
 

@@ -8,8 +8,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
 import numpy as np
@@ -20,6 +19,7 @@ from qguard.simulator.serving import Served, served
 from qguard.simulator.webui import WebUi
 from tests.support import children
 from tests.support.daemon import PASSWORD, USERNAME, Daemon
+from tests.support.ending import Ending
 from tests.support.ports import free_port
 from tests.support.swarm import Swarm
 from tests.support.torrents import Torrent
@@ -55,7 +55,7 @@ async def announce(infohash: str, url: str) -> bool:
     return answer.is_success and b"failure reason" not in answer.content
 
 
-class SimulatedDaemon:
+class SimulatedDaemon(Ending):
     """A simulated client in a thread of its own, without torrents at first; as `Daemon` where tests use that.
 
     Args:
@@ -107,12 +107,7 @@ class SimulatedDaemon:
         self._end: asyncio.Event | None = None
         self.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.remove()
 
     @property
@@ -195,19 +190,14 @@ class _Stored:
         return iter([Path(f"{name}.{kind}") for name in names for kind in ("torrent", "fastresume")])
 
 
-class SimulatedSwarm:
+class SimulatedSwarm(Ending):
     """As `Swarm` where tests use that: demand for single torrents of a simulated client."""
 
     def __init__(self, daemon: SimulatedDaemon) -> None:
         self._daemon = daemon
         self._rows: dict[str, float] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self._daemon.do(lambda: [self._want(name, 0.0, 0) for name in self._rows])
 
     def add(self, torrent: Torrent, demand: float = 0.0) -> None:
@@ -237,19 +227,14 @@ def swarm_of(daemon: Daemon | SimulatedDaemon) -> Swarm | SimulatedSwarm:
     return SimulatedSwarm(daemon) if isinstance(daemon, SimulatedDaemon) else Swarm(daemon.bt_port)
 
 
-class AnyDaemons:
+class AnyDaemons(Ending):
     """Starts real and simulated clients; removes all of them at the end of its context."""
 
     def __init__(self, version: str | None = None) -> None:
         self._version = version
         self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self._stack.close()
 
     def start(self, version: str | None = None, **more: Any) -> Any:

@@ -5,19 +5,19 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tests.support import meter
+from tests.support.ending import Ending
 from tests.support.leecher import TICK, Leecher
 from tests.support.meter import Meter
 from tests.support.torrents import Torrent
 
 
-class Swarm:
+class Swarm(Ending):
     """Leechers of one seed. Rates are payload bytes/s, times are `time.monotonic()`.
 
     Args:
@@ -33,12 +33,7 @@ class Swarm:
         self._thread = threading.Thread(target=self._run, name="swarm", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.close()
 
     def add(

@@ -6,20 +6,20 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import httpx
 
 from tests.support import children
 from tests.support.daemon import REMEDY
+from tests.support.ending import Ending
 from tests.support.ports import free_port
 
 _NAMES: Final = "abcdefghijklmnopqrstuvwxyz"
 _PROBE: Final = "f0" * 20
 
 
-class Tracker:
+class Tracker(Ending):
     """One opentracker; tracker "a" is 127.0.0.2, "b" 127.0.0.3 and so on, all on the same port.
 
     Debian builds it with an access list, so torrents have to be allowed before they are announced.
@@ -53,12 +53,7 @@ class Tracker:
             self.stop()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.stop()
 
     def host(self, name: str) -> str:

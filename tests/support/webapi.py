@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
+from tests.support.ending import Ending
 
-class WebApi:
+
+class WebApi(Ending):
     """One logged-in session.
 
     Args:
@@ -30,12 +31,7 @@ class WebApi:
                 self.close()
                 raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         self.close()
 
     def close(self) -> None:

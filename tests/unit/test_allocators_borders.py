@@ -24,7 +24,7 @@ from allocators.base import (
 )
 from allocators.budget import make_budget, share
 from allocators.equal import Equal
-from allocators.grid import STEP, on_grid
+from allocators.grid import on_grid, round_down, round_up
 from allocators.lending import Loan, lend
 from allocators.link import caps_within_link
 from allocators.memory import REACHED_IN, Memory, recall
@@ -353,6 +353,23 @@ def test_sleepers_and_torrents_that_may_hold_a_byte_take_nothing_from_the_others
     assert limit.tolist() == [1024, 1024, 1, MIB - 2 * 1024 - 1]
 
 
+def test_what_is_shared_is_all_there_is_or_the_same_to_equal_torrents() -> None:
+    request = ask(Tracker(1_000_002, [5.0] * 4, ceiling=[*[MAX_LIMIT] * 3, 10]))
+    budget = make_budget(request, request.base_cap, request.base_cap)
+    one = np.ones(4, np.int64)
+    assert share(request, budget, one, budget.lo, [budget.hi]).tolist() == [333_331, 333_331, 333_330, 10]
+    assert share(request, budget, one, budget.lo, [budget.hi], even=True).tolist() == [333_330] * 3 + [10]
+
+
+def test_last_bytes_can_be_left_over_however_few_have_something_to_be_decided() -> None:
+    bounds = {True: column(0, 0, 0, 5, 5), False: column(0, 0, 0, 5, 5, 5, 5)}
+    for lo in bounds.values():
+        hi = np.where(lo == 0, ANY, 5)
+        cap, one = lo.sum() + column(11), np.ones_like(lo)
+        assert waterfill(cap, column(0), one, lo, hi).tolist() == [4, 4, 3, *lo[3:]]
+        assert waterfill(cap, column(0), one, lo, hi, even=True).tolist() == [3, 3, 3, *lo[3:]]
+
+
 # Lending
 
 
@@ -460,12 +477,12 @@ def test_memory_of_torrents_in_any_order_and_of_new_ones_anywhere() -> None:
     assert known.score.tolist() == pytest.approx([0, 0.1, 0, 0.3, 0.4, 0, 0.6, 0.7, 0])
 
 
-def test_a_rate_follows_a_limit_in_time_and_nothing_is_known_of_new_torrents() -> None:
+def test_a_rate_follows_a_limit_in_time_and_that_of_new_torrents_is_what_it_is() -> None:
     request = ask(Tracker(MIB, [1.0] * 3), elapsed=REACHED_IN * np.log(2))
     rows = np.array([2, 0])
     kept = remembered(request.infohash[rows], column(800, 100), floats(0, 0), floats(0, 0))
     half_way = recall(request, replace(kept, reached=floats(400, 300)))
-    assert half_way.reached.tolist() == [pytest.approx(200), 0, pytest.approx(600)]
+    assert half_way.reached.tolist() == [pytest.approx(200), 1, pytest.approx(600)]
 
 
 def test_without_memory_there_are_the_limits_of_the_client_and_of_no_torrents_there_are_none() -> None:
@@ -475,7 +492,7 @@ def test_without_memory_there_are_the_limits_of_the_client_and_of_no_torrents_th
         known = recall(request, memory)
         assert known.infohash.tolist() == request.infohash.tolist()
         assert (known.limit.tolist(), known.claim.tolist(), known.score.tolist()) == (limit, [0, 0], [0, 0])
-        assert known.reached.tolist() == limit
+        assert known.reached.tolist() == (limit if memory is None else [1, 1])
 
 
 def test_where_nothing_says_what_was_reached_it_is_the_limit() -> None:
@@ -553,6 +570,11 @@ def test_one_that_wants_little_is_not_squeezed_below_the_least_while_others_want
     assert weighted_limits(request, min_torrent_upload_speed=0)[0] == 1000 * 1.25 + 4096
 
 
+def test_the_last_byte_goes_to_nobody_at_a_floor() -> None:
+    request = ask(Tracker(1_000_001, [1000.0, 5e5, 5e5], "ppp", leechers=[0, 20, 20]))
+    assert weighted_limits(request) == [10_240, 494_881, 494_880]
+
+
 def test_one_that_wants_more_than_the_largest_share_gets_that_while_others_press() -> None:
     # By score it would have nearly all, and it may want 691,596 B/s.
     request = ask(Tracker(1_000_000, [550_000.0, 1.0, 1.0], " pp", leechers=[20, 0, 0]))
@@ -571,17 +593,38 @@ def test_each_tracker_gives_up_as_much_as_its_own_limits_are_too_much() -> None:
     assert settled.tolist() == [1010, 1020, 1030, 1010, 1020, 1000, 1010, 1000, 1000]
 
 
-def test_what_is_lost_to_the_grid_counts_in_255ths_of_a_step() -> None:
-    """The one that loses the larger part of its share is lifted first; of two that lose alike the first one."""
-    exact = 1_041_743  # 1.05^284
-    border = exact * (100 / 255 * STEP) / (1 - 100 / 255 * STEP)
+def test_of_values_that_lost_alike_the_smaller_one_is_lifted_first() -> None:
+    """On the grid are 23 and 25, 69 and 73, 972 and 1020."""
 
-    def lifted(*lost: int) -> list[int]:
-        share = column(*[exact] * 7, *(exact + loss for loss in lost))
-        x = on_grid(share, column(0), np.zeros_like(share), np.full_like(share, ANY))
-        return (x[7:] - exact).tolist()
+    def lifted(*some: int) -> list[int]:
+        share = column(*some, *[1020] * 7)
+        x = on_grid(share, column(share.sum()), column(0), np.zeros_like(share), np.full_like(share, ANY))
+        assert x[len(some) :].tolist() == [1020] * 7
+        return x[: len(some)].tolist()
 
-    below, above = int(border), int(border) + 1
-    assert lifted(below, above) == [0, below + above]
-    assert lifted(below - 1, below) == [2 * below - 1, 0]
-    assert lifted(above, above + 1) == [2 * above + 1, 0]
+    assert lifted(72, 24) == [71, 25]  # both a 24th
+    # What all of a value lost together counts: 1 of 47 is less than 28 of 1000, and 2 of 71 are more.
+    assert lifted(24, 23, 1000) == [23, 23, 1001]
+    assert lifted(24, 24, 23, 1000) == [25, 25, 25, 996]
+
+
+def test_of_many_values_that_lost_nothing_the_smallest_ones_are_lifted_first() -> None:
+    share = np.unique(round_down(np.arange(1000, 20_000)))
+    assert len(share) > 60  # sorted by another method than a few would be
+    above = round_up(share + 1)
+    more = (above - share)[:20].sum() + 7
+    for order in (slice(None), slice(None, None, -1)):
+        x = on_grid(share[order], share.sum() + column(more), column(0), np.zeros_like(share), np.full_like(share, ANY))
+        assert x[order].tolist() == [*above[:20], share[20] + 7, *share[21:]]
+
+
+def test_floors_lose_nothing_and_have_less_of_a_step_to_go() -> None:
+    """On the grid are 972, 1020 and 1071."""
+    share, lo = column(*[990] * 9, 1030), column(*[990] * 9, 0)
+    assert on_grid(share, column(share.sum()), column(0), lo, np.full_like(share, ANY)).tolist() == share.tolist()
+    share, lo = column(*[1000] * 9, 1030), column(*[980] * 4, *[0] * 6)
+    need = 4 * 40 + 5 * 48 + 51
+    total = column(4 * 980 + 5 * 972 + 1020 + need)
+    for less in (0, 1):
+        x = on_grid(share, total - less, column(0), lo, np.full_like(share, ANY))
+        assert x.tolist() == [*[1020] * 9, 1071 - less]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qguard.demand import RATE_TIME, SLEEP_AFTER, UNKNOWN_FOR, Demand, DemandState, estimate
+from qguard.demand import RATE_TIME, SLEEP_AFTER, STALLS, UNKNOWN_FOR, Demand, DemandState, estimate
 from qguard.snapshot import Torrents
 from tests.support.columns import torrents
 
@@ -233,6 +233,26 @@ def test_readings_within_a_second_are_no_change_of_a_rate() -> None:
     assert state.moved[0] == pytest.approx(100_000, rel=1e-4)
 
 
+@pytest.mark.parametrize(("before", "seen_after"), [(0, STALLS), (430_000, STALLS), (900_000, STALLS + 3.0)])
+def test_what_stops_for_a_moment_because_its_limit_came_or_fell_has_not_ended(before: int, seen_after: float) -> None:
+    """Longer after a deep cut: as long as the limit is far below itself as the sensor sees it."""
+    _, state = look([400_000], [before], 0.0, None)
+    for at in (1.5, 3.0):
+        demand, state = look([400_000], [before], at, state)
+    for at in np.arange(4.5, 4.5 + seen_after, 1.5):
+        demand, state = look([0], [300_000], float(at), state)
+        assert (demand.rate.tolist(), demand.pressing.tolist()) == ([300_000], [True])
+    demand, _ = look([0], [300_000], 4.5 + seen_after, state)
+    assert demand.rate.tolist() == [0]
+
+
+def test_a_limit_that_falls_by_little_or_rises_stalls_nothing() -> None:
+    for before in (400_000, 200_000):
+        _, state = look([min(before, 290_000)], [before], 0.0, None)
+        demand, _ = look([0], [300_000], 1.5, state)
+        assert demand.rate.tolist() == [0]
+
+
 def test_after_a_cut_the_limit_itself_counts() -> None:
     _, state = look([100_000], [200_000], 0.0, None)
     demand, state = look([50_000], [50_000], 5.0, state)
@@ -278,6 +298,29 @@ def test_a_slow_upload_in_whole_blocks_is_seen_at_its_rate_and_presses_all_the_t
     # A block more or less is a swing of its own where smoothing ends; none is the end.
     assert min(seen[50:]) > 0.3 * limit
     assert np.mean(pressed[50:]) > 0.9
+
+
+def blocks(*at: float, until: float, limit: int = 8_192, step: float = 1.5) -> list[float]:
+    """When a torrent wakes that uploads a block at each of these times and holds a standing limit while it sleeps."""
+    woke, state, awake = [], None, False
+    for turn in range(int(until / step) + 1):
+        now = turn * step
+        sent = 16_384 * sum(1 for one in at if one <= now)
+        row = torrents([{"up_limit": 250_000 if awake else limit, "uploaded": sent}])
+        demand, state = estimate(
+            row, now, fresh=every(row), threshold=THRESHOLD, standing=np.array([limit]), state=state
+        )
+        awake = bool(demand.awake[0])
+        woke += [now] * int(demand.woke[0])
+    return woke
+
+
+def test_the_first_block_wakes_and_a_leecher_of_a_block_a_minute_wakes_once() -> None:
+    assert blocks(2.0, until=10.0) == [3.0]
+    assert blocks(*range(2, 900, 60), until=900.0) == [3.0]
+    # Half of its limit or more, for a while: by that it wakes, and by its first block the next time.
+    busy, again = np.arange(120, 150, 0.4), (300.0, 302.0)
+    assert blocks(2.0, 60.0, *busy, *again, until=400.0) == [3.0, 121.5, 300.0]
 
 
 def test_counters_that_the_client_has_not_refreshed_say_nothing() -> None:

@@ -1,5 +1,6 @@
 """The examples of docs/strategies.md are what the strategies answer."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from allocators.base import MAX_LIMIT, Allocation, Options, Request, installed_strategies, load_strategy
-from allocators.grid import FEW, round_up
+from allocators.grid import FEW, round_down, round_up
+from allocators.scoring import UNIT
 
 DOCS = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
 MIB = 2**20
@@ -82,14 +84,40 @@ def test_weighted(rates, leechers, pressing: str, wanted, words: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["weighted", "soft"])
-def test_equal_scores_are_a_step_apart_at_most(name: str) -> None:
-    limit = first(name, request([12], [[0.5] * 12], pressing="p" * 12)).limit
-    assert limit.tolist() == [1_093_831, 1_071_651, *[1_041_743] * 10]
+def test_on_the_grid_twelve_torrents_have_three_limits(name: str) -> None:
+    rates = [0.8, 0.79, 0.78, 0.77, 0.6, 0.6, 0.59, 0.58, 0.3, 0.3, 0.29, 0.29]
+    scores = [0.6 * 5 / 20 + 0.4 * rate for rate in rates]
+    assert [round(max(scores), 2), round(min(scores), 2)] == [0.47, 0.27]
+    shares = np.array([int(12 * MIB * score / sum(scores)) for score in scores])
+    assert mib(shares) == [1.26, 1.25, 1.24, 1.23, 1.05, 1.05, 1.03, 1.02, 0.72, 0.72, 0.71, 0.71]
+    rounded = round_down(shares)
+    assert mib(rounded) == [1.21] * 4 + [1.04] * 2 + [0.99] * 2 + [0.71] * 4
+    lost = [1 - rounded[rounded == value].sum() / shares[rounded == value].sum() for value in np.unique(rounded)]
+    assert [round(100 * part, 1) for part in lost] == [1.7, 3.5, 0.2, 2.9]
+    limit = first(name, request([12], [rates], pressing="p" * 12)).limit
+    assert limit.tolist() == [1_311_550] * 4 + [1_093_831] * 4 + [740_347] * 4
     assert limit.sum() == 12 * MIB
-    assert mib(limit) == [1.04, 1.02, *[0.99] * 10]
-    assert "1,093,831, 1,071,651 and ten times 1,041,743 bytes/s" in DOCS
-    assert "| 1.04 | 1.02 | 10 * 0.99 MiB/s |" in DOCS
-    assert mib(first(name, request([8], [[0.5] * 8], pressing="p" * 8)).limit) == [1.0] * 8
+    assert mib(limit) == [1.25] * 4 + [1.04] * 4 + [0.71] * 4
+    assert mib(round_up(rounded[:1] + 1)) == [1.27]
+    assert "takes 1.21 most of the way to 1.27" in DOCS
+    assert re.search(r"lost +2\.9 % +0\.2 % +3\.5 % +1\.7 %", DOCS)
+    assert re.search(r"rounded +1\.21 each +1\.04 each +0\.99 each +0\.71 each", DOCS)
+    assert re.search(r"limits +1\.25 each +1\.04 each +1\.04 each +0\.71 each", DOCS)
+    assert "1.26  1.25  1.24  1.23   1.05  1.05   1.03  1.02   0.72  0.72  0.71  0.71 MiB/s" in DOCS
+    assert "scores from 0.27 to 0.47" in DOCS
+    assert "1,311,550, 1,093,831 and 740,347 bytes/s" in DOCS
+
+
+@pytest.mark.parametrize("name", ["weighted", "soft"])
+def test_equal_shares_stay_equal_and_a_few_are_exact(name: str) -> None:
+    assert first(name, request([12], [[0.5] * 12], pressing="p" * 12)).limit.tolist() == [MIB] * 12
+    assert round_down(np.array([MIB])) < MIB
+    assert "twelve equal ones have 1,048,576 bytes/s each" in DOCS
+    rates = [0.8, 0.79, 0.78, 0.77, 0.6, 0.6, 0.59, 0.58]
+    weight = np.array([round((0.6 * 5 / 20 + 0.4 * rate) * UNIT) for rate in rates])
+    few = first(name, request([8], [rates], pressing="p" * 8)).limit
+    assert np.abs(few - 8 * MIB * weight / weight.sum()).max() < 1
+    assert len(few) == FEW
     assert f"up to {FEW} torrents" in DOCS
 
 

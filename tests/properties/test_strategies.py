@@ -13,7 +13,7 @@ from allocators.adaptive import CARRY_MOST, TOO_MUCH, within_cap
 from allocators.base import MIN_LIMIT, Options, Request, check, installed_strategies, overcommit_of
 from allocators.budget import make_budget
 from allocators.claims import HEADROOM
-from allocators.lending import Loan, lend
+from allocators.lending import AT_ONCE, LENDS_AFTER, Loan, lend
 from allocators.link import resting_caps
 from allocators.settle import BAND, UNUSED, near, settle, settle_fully
 from qguard import plan as planning
@@ -293,7 +293,14 @@ def _in_order(request: Request, order: list[int]) -> Request:
 
 # P13, P17: what is lent, and the line above the caps
 
-loans = st.builds(Loan, steps=st.integers(0, 64), bonus=st.integers(0, 2**40), borrows=st.booleans())
+loans = st.builds(
+    Loan,
+    steps=st.integers(0, 64),
+    bonus=st.integers(0, 2**40),
+    borrows=st.booleans(),
+    age=st.sampled_from([AT_ONCE, 0.0]),
+    low=st.sampled_from([0.0, LENDS_AFTER]),
+)
 
 
 @given(request=requests(), chosen=options, data=st.data())
@@ -306,7 +313,8 @@ def test_p13_a_bonus_falls_at_once_and_never_exceeds_its_grant(
     taken = request.total(request.rate)
     wanted = taken * data.draw(st.sampled_from([1.0, 0.0, 3.0]))
     at_once = replace(chosen, smoothing_alpha=1.0, min_effective_delta=0.0)
-    _, granted = lend(replace(request, elapsed=5.0), wanted, taken, request.base_cap, at_once, before)
+    young = {tracker: loan._replace(age=0.0) for tracker, loan in before.items()}
+    _, granted = lend(request, wanted, taken, request.base_cap, at_once, young)
     _, given_ = lend(request, wanted, taken, request.base_cap, chosen, before)
     for tracker in request.tracker:
         grant, bonus = granted[tracker].bonus, given_[tracker].bonus

@@ -8,8 +8,8 @@ and a margin, because:
 
 - The notes' targets were set on a plant whose bursts are independent. Here, as measured on real clients, they come
   from one tick: ten seconds swing by 5 to 10 % around a constant sum of limits, which is the v10 of one who knows
-  every demand in advance, too (docs/control.md). So v10 is 1.04 to 1.12 (1.10 is the target), and up to 1.21 when half of
-  a tracker's torrents are in demand all at once; v60 is at most 1.00, and 1.03 then. Seeds differ by as much as the
+  every demand in advance, too (docs/control.md). So v10 is 1.04 to 1.12 (1.10 is the target), and up to 1.21 when half
+  of a tracker's torrents are in demand all at once; v60 is at most 1.00, and 1.03 then. Seeds differ by as much as the
   margins.
 - Torrents on a standing limit of 1 or 2 KiB/s are silent for 8 to 16 s when they wake, since libtorrent sends whole
   blocks. That is in Jain's index (0.94 to 0.97; target 0.97) and in the time after which a lender is back (12 to 21

@@ -50,11 +50,11 @@ RAISE_AFTER: Final = 3.0
 NEARLY: Final = 0.02
 """The part of the goal that a level may miss for ever."""
 
-MISSED: Final = 0.2
-"""Seconds' worth of the goal that a level may miss or exceed beyond that: a change is a call."""
+WORTH_EACH: Final = 0.05
+"""Seconds' worth of the goal that a level may miss or exceed beyond that, for each torrent that a change rewrites."""
 
-MISSED_EACH: Final = 0.05
-"""That much more for each torrent that a change rewrites."""
+WORTH_MORE: Final = 0.2
+"""That much more it may miss: a cap is to be kept before it is used up."""
 
 ROOM: Final = 1.12
 """Times the cap: what limits may add up to that are kept although they are not used, and more for each torrent that
@@ -67,7 +67,10 @@ CARRY_TIME: Final = 10.0
 """Seconds: time constant over which use above or below the cap is remembered."""
 
 CARRY_GAIN: Final = 0.5
-"""The part of its mean that is made up for. The whole would chase the swing of the client's own quota."""
+"""The part of what was missed that is made up for. The whole would chase the swing of the client's own quota."""
+
+CARRY_OVER: Final = 1.0
+"""The part of what was too much that is made up for: some clients let more through than their limits for ever."""
 
 CARRY_MOST: Final = 0.05
 """The part of the cap by which the goal moves at most."""
@@ -121,7 +124,7 @@ class Adaptive:
         rates = np.maximum(budget.cap - request.outside, 0)
         courses = [state.courses.get(tracker) for tracker in request.tracker]
         carry = _carry(request, rates, request.pressing & (before.limit < budget.hi), courses)
-        goal = rates * (1 - CARRY_GAIN * carry)
+        goal = rates * (1 - carry * np.where(carry > 0, CARRY_OVER, CARRY_GAIN))
         uses = _uses(request, budget)
         lo = _floors(request, budget, goal)
         level, age, missed = _levels(request, goal, lo, uses, courses)
@@ -170,8 +173,7 @@ def _carry(request: Request, rates: Int64, wanting: Bool, courses: list[Course |
     over = np.where(request.total(wanting) > 0, over, np.maximum(over, 0.0))
     carry = before + (1 - np.exp(-request.elapsed / CARRY_TIME)) * (over - before)
     # No more than has an effect: what came long ago, or from a client that was not limited yet, must not last.
-    most = CARRY_MOST / CARRY_GAIN
-    bounded: Float64 = np.clip(carry, -most, most)
+    bounded: Float64 = np.clip(carry, -CARRY_MOST / CARRY_GAIN, CARRY_MOST / CARRY_OVER)
     return bounded
 
 
@@ -198,9 +200,9 @@ def _levels(
     off = 1 - _lets_through(request, held, lo, uses) / np.maximum(goal, 1)
     missed = missed + np.sign(off) * np.maximum(np.abs(off) - NEARLY, 0.0) * request.elapsed
     missed = np.where(fresh > held, np.maximum(missed, 0.0), np.minimum(missed, 0.0))
-    worth = MISSED + MISSED_EACH * request.total(request.pressing)
-    stays_low = (age < RAISE_AFTER) | (missed < worth)
-    stays_high = (-off <= TOO_MUCH - 1) & (-missed < worth)
+    worth = WORTH_EACH * request.total(request.pressing)
+    stays_low = (age < RAISE_AFTER) | (missed < worth + WORTH_MORE)
+    stays_high = (-off <= TOO_MUCH - 1) & (-missed < np.maximum(worth, NEARLY))
     keep = (held > 0) & np.where(fresh > held, stays_low, stays_high)
     level = np.where(keep, held, fresh)
     same = level == held

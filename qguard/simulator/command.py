@@ -110,6 +110,7 @@ async def _listing(settings: Settings) -> Torrents:
 
 
 COLUMNS: Sequence[tuple[str, str]] = (
+    ("every", "so often the client is asked"),
     ("use", "of what the caps and the demand allow was uploaded"),
     ("v1, v10, v60", "largest mean over 1, 10 and 60 s, over the cap"),
     ("fairness", "1: all torrents of a tracker that want more get the same (Jain's index)"),
@@ -123,15 +124,15 @@ COLUMNS: Sequence[tuple[str, str]] = (
 def show(found: Comparison, console: Console) -> None:
     """One line for each strategy, and what the columns mean."""
     console.print(
-        f"{found.scene}: {found.words}; {found.torrents} torrents, {found.seconds:.0f} s, a cycle every "
-        f"{found.interval:g} s, seed {found.seed}; simulated"
+        f"{found.scene}: {found.words}; {found.torrents} torrents, {found.seconds:.0f} s, seed {found.seed}; simulated"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("strategy", "use", "v1", "v10", "v60", "fairness", "changed", "calls", "limits", "back"):
+    for name in ("strategy", "every", "use", "v1", "v10", "v60", "fairness", "changed", "calls", "limits", "back"):
         table.add_column(name, justify="left" if name == "strategy" else "right")
     for row in found.strategies:
         table.add_row(
             row.strategy,
+            f"{row.interval:g} s",
             f"{row.use:.3f}",
             f"{row.v1:.2f}",
             f"{row.v10:.2f}",

@@ -24,6 +24,8 @@ class Judgement(msgspec.Struct, frozen=True):
     """The figures of one strategy on one scene."""
 
     strategy: str
+    interval: float
+    """Seconds between two cycles."""
     use: float
     """Delivered, over the smaller of demand and cap; 10 s windows, mean."""
     v1: float
@@ -79,6 +81,7 @@ def judge(trace: Trace, *, returns_at: float | None = None) -> Judgement:
     effective, promised = np.array(trace.effective)[late], np.array(trace.promised)[late]
     return Judgement(
         strategy=trace.strategy,
+        interval=trace.interval,
         use=float(got.sum() / max(wanted.sum(), 1)),
         v1=over[1.0],
         v10=over[10.0],

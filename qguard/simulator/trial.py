@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from allocators.base import Float64, Int64
+from allocators.base import Float64, Int64, steers_rates
 from qguard import decision as steps
 from qguard.config import Settings
 from qguard.decision import Decision, Matched, State
@@ -32,6 +32,8 @@ class Trace:
     cap: Int64
     """(R,) `NO_CAP` for none."""
     link: int | None
+    interval: float
+    """Seconds between two cycles."""
     tracker: Int64
     """(N,) index of each torrent's rule."""
     rate: list[Float64] = field(default_factory=list)
@@ -86,7 +88,7 @@ def run(
         stage: the client and its future; used up.
         strategy: another one than the configured one.
         seconds: simulated.
-        interval: seconds between two cycles; the configured one by default, for `auto` that of all strategies alike.
+        interval: seconds between two cycles; the configured one by default, for `auto` the strategy's.
         progress: told the part that is done, 0 to 1.
     """
     section = settings.global_.model_copy(
@@ -96,10 +98,12 @@ def run(
     rules = make(settings, {}, 0.0, matcher=make_matcher(settings), allocator=make_allocator(settings))
     rules = replace(rules, percentage=np.full(len(rules.ids), 100))
     client, events = stage.client, sorted(stage.events, key=lambda event: event.at)
-    trace = Trace(section.allocation_strategy, rules.ids, rules.cap, section.link_upload_speed, stage.tracker)
+    every = (
+        usual_interval(section.poll_interval, steers=steers_rates(rules.allocator)) if interval is None else interval
+    )
+    trace = Trace(section.allocation_strategy, rules.ids, rules.cap, section.link_upload_speed, every, stage.tracker)
     trace.reversals = np.zeros(len(client), np.int64)
     loop = _begin(client, stage.tracker)
-    every = usual_interval(section.poll_interval) if interval is None else interval
     next_cycle, next_sample = 0.0, SAMPLE
     moved, wanted = np.zeros(len(client)), np.zeros(len(client))
     while client.now < seconds:

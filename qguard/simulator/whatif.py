@@ -7,7 +7,6 @@ import msgspec
 import numpy as np
 
 from qguard.config import Settings
-from qguard.pace import usual_interval
 from qguard.policy import NO_CAP, make_matcher
 from qguard.simulator.client import SimulatedClient, Torrent
 from qguard.simulator.judge import Judgement, judge
@@ -32,7 +31,6 @@ class Comparison(msgspec.Struct, frozen=True):
     words: str
     seed: int
     seconds: float
-    interval: float
     torrents: int
     strategies: tuple[Judgement, ...]
 
@@ -85,7 +83,6 @@ def compare(
         words=words,
         seed=seed,
         seconds=seconds,
-        interval=usual_interval(settings.global_.poll_interval),
         torrents=len(traces[0].tracker),
         strategies=tuple(found),
     )
@@ -143,9 +140,10 @@ def plot(traces: Sequence[Trace], path: str, title: str) -> None:
     for trace, axis in zip(traces, axes[:, 0], strict=True):
         rate = np.array(trace.rate)
         times = np.arange(1, len(rate) + 1) / 2
-        kernel = np.ones(20) / 20  # 10 s means
+        ten = np.ones(20)
+        inside = np.convolve(np.ones(len(rate)), ten, mode="same")  # fewer at both ends
         for g in np.flatnonzero(trace.cap != NO_CAP)[:8]:
-            part = np.convolve(rate[:, g], kernel, mode="same") / trace.cap[g]
+            part = np.convolve(rate[:, g], ten, mode="same") / inside / trace.cap[g]
             axis.plot(times, part, linewidth=1, label=trace.ids[g])
         axis.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
         axis.set_ylabel(f"{trace.strategy}\nrate / cap")

@@ -612,10 +612,11 @@ def test_of_many_values_that_lost_nothing_the_smallest_ones_are_lifted_first() -
     share = np.unique(round_down(np.arange(1000, 20_000)))
     assert len(share) > 60  # sorted by another method than a few would be
     above = round_up(share + 1)
-    more = (above - share)[:20].sum() + 7
+    share[50] += 1  # but for one, which comes first
+    total = share.sum() + column((above - share)[[50, *range(20)]].sum() + 7)
     for order in (slice(None), slice(None, None, -1)):
-        x = on_grid(share[order], share.sum() + column(more), column(0), np.zeros_like(share), np.full_like(share, ANY))
-        assert x[order].tolist() == [*above[:20], share[20] + 7, *share[21:]]
+        x = on_grid(share[order], total, column(0), np.zeros_like(share), np.full_like(share, ANY))
+        assert x[order].tolist() == [*above[:20], share[20] + 7, *share[21:50], above[50], *share[51:]]
 
 
 def test_floors_lose_nothing_and_have_less_of_a_step_to_go() -> None:

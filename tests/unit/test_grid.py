@@ -153,8 +153,9 @@ def test_nobody_is_lifted_above_the_largest_share_that_one_may_have() -> None:
 
 @pytest.mark.parametrize("name", ["weighted", "soft"])
 def test_equal_torrents_on_both_sides_of_a_value_stay_equal_to_a_byte(name: str) -> None:
-    on_it = 1_041_743
-    assert limits(ask([12 * on_it - 5], np.full(12, 500_000.0)), name) == [on_it] * 7 + [on_it - 1] * 5
+    # The first twelve have shares a byte below 1,041,743 or on it, by where the last bytes go; the others less.
+    request = ask([24_721_903], np.array([500_000.0] * 12 + [480_000.0] * 12))
+    assert limits(request, name) == [1_030_080] * 7 + [1_030_079] * 17
 
 
 def test_limits_at_a_bound_are_kept_while_they_are_near() -> None:

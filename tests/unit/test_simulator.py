@@ -142,7 +142,7 @@ def trace(rates: list[float], demand: float = 2e6, cap: int = 1_000_000) -> Trac
     """One tracker with these rates, tick by tick, after the warm-up; one torrent has a quarter, one the rest."""
     warm = [0.0] * int(WARM_UP / TICK)
     every = [*warm, *rates]
-    made = Trace("some", ("a",), np.array([cap]), None, np.array([0, 0]))
+    made = Trace("some", ("a",), np.array([cap]), None, 5.0, np.array([0, 0]))
     made.rate = [np.array([rate]) for rate in every]
     made.demand = [np.array([demand])] * len(every)
     made.torrent_rate = [np.array([0.25, 0.75]) * 1e6] * int(len(every) * TICK / 10)

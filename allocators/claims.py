@@ -23,7 +23,8 @@ TIGHT: Final = 1.2
 """Times its rate: what a torrent was given before is kept unless it is below this, or twice what it would get now."""
 
 QUICK_START: Final = 16
-"""A torrent that presses is taken to want at least this part (1/16) of its tracker's cap."""
+"""A torrent that presses is taken to want at least this part (1/16) of its tracker's cap, or an equal part where there
+are fewer torrents: all four of a lender that wake together have its whole cap back at once."""
 
 
 def claims(request: Request, before: Float64) -> Float64:
@@ -68,7 +69,8 @@ def demand(request: Request, claim: Float64, reached: Float64) -> Float64:
         claim: (N,) see `claims`.
         reached: (N,) see `allocators.memory`, bytes/s.
     """
-    most = np.maximum(2 * np.maximum(request.rate, reached), request.spread(request.base_cap / QUICK_START))
+    least = request.base_cap / np.minimum(QUICK_START, request.count)
+    most = np.maximum(2 * np.maximum(request.rate, reached), request.spread(least))
     wanted = np.where(request.awake, np.where(request.pressing, most, claim), 0.0)
     wanted = np.minimum(np.maximum(wanted, request.floor), request.ceiling)
     total: Float64 = request.total(wanted) + request.outside

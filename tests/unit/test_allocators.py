@@ -220,15 +220,21 @@ def test_a_claim_is_rate_and_headroom_and_stays_while_it_fits() -> None:
 
 def test_demand_doubles_what_those_that_press_have() -> None:
     request = ask(
-        Tracker(16_000, [100, 300, 700, 0, 0, 0], "ppp", floor=[0, 0, 0, 0, 50, 0], more={"outside": 7}),
-        Tracker(64_000, [900, 900, 3], "pp", ceiling=[MAX_LIMIT, 1200, MAX_LIMIT], floor=[0, 0, 40]),
+        Tracker(12_000, [100, 300, 1700, 0, 0, 0], "ppp", floor=[0, 0, 0, 0, 50, 0], more={"outside": 7}),
+        Tracker(48_000, [900, 900, 3], "pp", ceiling=[MAX_LIMIT, 1200, MAX_LIMIT], floor=[0, 0, 40]),
     )
     claim = floats(1, 1, 1, 1, 1, 1, 1, 1, 30)
-    # A sixteenth of the cap twice, twice the rate, a sleeping download's floor; then a sixteenth, a ceiling, a floor.
-    assert demand(request, claim, np.zeros(9)).tolist() == [1000 + 1000 + 1400 + 50 + 7, 4000 + 1200 + 40]
+    # An equal part of the cap twice, twice the rate, a sleeping download's floor; then a third, a ceiling, a floor.
+    assert demand(request, claim, np.zeros(9)).tolist() == [2000 + 2000 + 3400 + 50 + 7, 16_000 + 1200 + 40]
     # Twice what it may upload by now where it does not upload that yet.
-    reached = floats(0, 600, 600, 9999, 9999, 9999, 3000, 0, 9999)
-    assert demand(request, claim, reached).tolist() == [1000 + 1200 + 1400 + 50 + 7, 6000 + 1200 + 40]
+    reached = floats(0, 1600, 600, 9999, 9999, 9999, 30_000, 0, 9999)
+    assert demand(request, claim, reached).tolist() == [2000 + 3200 + 3400 + 50 + 7, 60_000 + 1200 + 40]
+
+
+@pytest.mark.parametrize(("torrents", "part"), [(1, 1), (15, 15), (16, 16), (17, 16), (300, 16)])
+def test_one_that_presses_is_taken_to_want_an_equal_part_or_a_sixteenth(torrents: int, part: int) -> None:
+    request = ask(Tracker(240_000, [1.0] + [0.0] * (torrents - 1), "p"))
+    assert demand(request, np.zeros(torrents), np.zeros(torrents)).tolist() == [240_000 / part]
 
 
 def test_what_a_rate_can_have_reached_follows_the_limit_within_seconds_and_not_within_the_same_moment() -> None:

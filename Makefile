@@ -38,7 +38,7 @@ run: setup $(CONFIG) ## Set up, and start the service
 test-parts: ## Install what the tests need: real qbittorrent-nox in three versions, a tracker
 	@scripts/install-test-parts.sh
 
-test: $(VENV)/.dev test-parts lint types layers compose-check ## Set up, check and test everything (about 10 minutes)
+test: $(VENV)/.dev test-parts lint types layers compose-check ## Set up, check and test everything (about 17 minutes)
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --ignore tests/swarm  # most wait for a client: four fit two processors
 	@$(BIN)/python -m pytest tests/swarm  # alone: what is measured there are rates
 
@@ -77,7 +77,7 @@ compose-check: test-parts
 break: $(VENV)/.dev test-parts ## Break each guarantee by hand and see its test turn red (about 10 minutes)
 	@$(BIN)/python scripts/break_guarantees.py
 
-mutants: $(VENV)/.dev ## Change the allocators in 2,400 small ways and count what the tests notice (about 20 minutes)
+mutants: $(VENV)/.dev ## Change the allocators in 2,900 small ways and count what the tests notice (about an hour)
 	@$(BIN)/python -m scripts.mutants
 
 lock: $(VENV)/.dev ## Pin the newest dependencies, without index addresses

@@ -20,6 +20,7 @@ from allocators.base import (
     load_strategy,
     overcommit_of,
     promised_rate,
+    settles,
     steers_rates,
 )
 from allocators.budget import make_budget, share
@@ -71,6 +72,18 @@ def test_a_strategy_may_not_say_that_limits_add_up_to_no_number() -> None:
     one.overcommit = float("nan")
     with pytest.raises(ValueError, match=r"^a strategy's overcommit must be a number, not nan$"):
         overcommit_of(one, Options())
+
+
+def test_a_strategy_settles_that_says_so() -> None:
+    class Silent:
+        pass
+
+    one = Silent()
+    assert settles(one) is False
+    one.settles = True
+    assert settles(one) is True
+    ours = ("adaptive", "equal", "soft", "weighted")
+    assert [settles(load_strategy(name, Options())) for name in ours] == [True, False, True, True]
 
 
 def test_a_strategy_steers_rates_that_says_how_far_its_limits_may_add_up() -> None:

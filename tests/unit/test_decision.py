@@ -1,5 +1,6 @@
 """A tracker's torrents as a whole: shares, downloads, foreign use, the link."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -155,3 +156,16 @@ def test_more_wakeups_in_one_interval_than_expected_raise_k() -> None:
     third = decide(few, rules(), claims, second.state, at=10.0)
     assert (third.estimated.wakeups.tolist()[0], third.state.wakeups["alpha"]) == (8, 95)
     assert np.isfinite(second.estimated.demand.rate).all()
+
+
+@pytest.mark.parametrize(("strategy", "raised"), [("equal", False), ("weighted", True)])
+def test_a_small_raise_waits_where_the_strategy_remembers_nothing(strategy: str, raised: bool) -> None:
+    """Ten torrents share a cap that rises by a seventh, a second after they were limited."""
+    busy = [{"upspeed": 100_000, "leechers": 5, "up_limit": 0} for _ in range(10)]
+    first = decide(torrents(busy), rules(allocation_strategy=strategy))
+    limited, claims = applied(first)
+    just = {key: msgspec.structs.replace(claim, written_at=1e6) for key, claim in claims.items()}
+    more = TWO_TRACKERS.replace("1000000", "1143000")
+    second = decide(limited, rules(more, allocation_strategy=strategy), just, first.state, at=1.0)
+    assert bool(changes(second)) is raised
+    assert second.planned.plan.waiting == (0 if raised else 10)

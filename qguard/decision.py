@@ -178,8 +178,12 @@ def estimate(reading: Reading, policy: Policy, matched: Matched, state: State) -
     sleepers = np.bincount(matched.rule[~demand.awake], minlength=len(policy.ids))
 
     held = matched.own.held
-    # Above a limit of its own a torrent only seems to be: bytes come in lumps, and the highest of them is remembered.
-    use = np.minimum(demand.rate, demand_state.limit)
+    # A limit of its own is the most that a torrent uses in the mean. Its counter moves in lumps, around that, and what
+    # the client says of its speed, which is too slow for all else, does not.
+    limit = demand_state.limit
+    use = np.where(
+        np.isfinite(limit), np.minimum(np.maximum(demand.rate, reading.torrents.upspeed), limit), demand.rate
+    )
     used = np.bincount(matched.rule[held], weights=use[held], minlength=len(policy.ids))
     count = np.bincount(matched.rule[held], minlength=len(policy.ids))
     # Torrents that were given back are not outside any more: their use must not be counted twice.

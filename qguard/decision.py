@@ -173,8 +173,8 @@ def estimate(reading: Reading, policy: Policy, matched: Matched, state: State) -
     )
     elapsed = _elapsed(reading, state)
     if elapsed <= LONG_INTERVAL:
-        woke = np.bincount(matched.rule[demand.woke], minlength=len(policy.ids))
-        wakeups = np.maximum(wakeups, woke)
+        rose = np.bincount(matched.rule[demand.rose], minlength=len(policy.ids))
+        wakeups = np.maximum(wakeups, rose)
     sleepers = np.bincount(matched.rule[~demand.awake], minlength=len(policy.ids))
 
     held = matched.own.held

@@ -101,8 +101,8 @@ class Demand:
     rate: Rates
     """bytes/s"""
     awake: Bool
-    woke: Bool
-    """Awake now, and known to have slept at the reading before."""
+    rose: Bool
+    """Uploads now, and is not known to have done so before since it last slept: a single block may have woken it."""
     pressing: Bool
     """Awake, and uploads what its limit lets through, or woke too lately to tell."""
 
@@ -144,6 +144,7 @@ def estimate(
     judged = np.where(was_awake, now - busy_at < SLEEP_AFTER, wakes)
     awake = np.where(fresh | ~known, judged, was_awake)
     woke = awake & ~was_awake & known
+    rose = fresh & known & uploads & (~was_awake | dribbles)
     woke_at = np.where(woke, now, woke_at)
     dribbles = np.where(woke, ~uploads, dribbles & ~uploads)
     full = np.minimum(counted.in_force, limit)
@@ -165,7 +166,7 @@ def estimate(
         dribbles=dribbles,
         limited_at=counted.limited_at,
     )
-    return Demand(rate, awake, woke, pressing), after
+    return Demand(rate, awake, rose, pressing), after
 
 
 class _Counted(NamedTuple):

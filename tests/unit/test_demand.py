@@ -93,7 +93,7 @@ def test_only_a_torrent_that_was_known_to_sleep_counts_as_woken() -> None:
     demand, _ = estimate(
         after, 5.0, fresh=every(after), threshold=THRESHOLD, standing=np.full(3, STANDING), state=state
     )
-    assert demand.woke.tolist() == [True, False, False]
+    assert demand.rose.tolist() == [True, False, False]
 
 
 def test_a_torrent_added_again_starts_anew() -> None:
@@ -168,7 +168,7 @@ def test_without_a_limit_nothing_presses() -> None:
 def test_what_just_woke_presses_for_a_while_whatever_it_uploads() -> None:
     _, state = look([0], [1_000_000], 0.0, None)
     demand, state = look([20_000], [1_000_000], 5.0, state)
-    assert (demand.woke.tolist(), demand.pressing.tolist()) == ([True], [True])
+    assert (demand.rose.tolist(), demand.pressing.tolist()) == ([True], [True])
     seen = {}
     for after in (2.0, UNKNOWN_FOR - 0.1, UNKNOWN_FOR, 20.0):
         demand, state = look([20_000], [1_000_000], 5.0 + after, state)
@@ -310,8 +310,8 @@ def blocks(*at: float, until: float, limit: int = 8_192, step: float = 1.5) -> l
         demand, state = estimate(
             row, now, fresh=every(row), threshold=THRESHOLD, standing=np.array([limit]), state=state
         )
+        woke += [now] * int(demand.awake[0] and not awake)
         awake = bool(demand.awake[0])
-        woke += [now] * int(demand.woke[0])
     return woke
 
 
@@ -321,6 +321,25 @@ def test_the_first_block_wakes_and_a_leecher_of_a_block_a_minute_wakes_once() ->
     # Half of its limit or more, for a while: by that it wakes, and by its first block the next time.
     busy, again = np.arange(120, 150, 0.4), (300.0, 302.0)
     assert blocks(2.0, 60.0, *busy, *again, until=400.0) == [3.0, 121.5, 300.0]
+
+
+def test_a_torrent_rises_once_it_uploads_not_with_a_single_block() -> None:
+    """Room is kept for as many as rise at once: those whose leecher takes a block now and then are not among them."""
+
+    def rises(*sent: int) -> list[bool]:
+        rose, state = [], None
+        for turn, uploaded in enumerate(sent):
+            row = torrents([{"up_limit": 8_192, "uploaded": uploaded * 16_384}])
+            limits = np.array([8_192])
+            demand, state = estimate(
+                row, turn * 1.5, fresh=every(row), threshold=THRESHOLD, standing=limits, state=state
+            )
+            rose.append(bool(demand.rose[0]))
+        return rose
+
+    assert rises(0, 1, 1, 1) == [False] * 4
+    assert rises(0, 1, 2, 3, 4) == [False, False, True, False, False]
+    assert rises(0, 4, 8) == [False, True, False]
 
 
 def test_counters_that_the_client_has_not_refreshed_say_nothing() -> None:

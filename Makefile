@@ -39,7 +39,7 @@ test-parts: ## Install what the tests need: real qbittorrent-nox in three versio
 	@scripts/install-test-parts.sh
 
 test: $(VENV)/.dev test-parts lint types layers compose-check ## Set up, check and test everything (about 17 minutes)
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup --ignore tests/swarm  # most wait for a client: four fit two processors
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --ignore tests/swarm  # most wait for a client: four fit two processors
 	@$(BIN)/python -m pytest tests/swarm  # alone: what is measured there are rates
 
 test-long: $(VENV)/.dev ## The property tests with a hundred times as many examples

@@ -10,10 +10,6 @@ from tests.support.factories import Daemons, Proxies
 from tests.support.proxy import Proxy
 from tests.support.tracker import Tracker
 
-COMPUTED = {"properties", "simulated", "unit"}
-"""Folders of tests without a client."""
-
-
 @pytest.fixture(scope="session", autouse=True)
 def no_child_left_behind() -> Iterator[None]:
     """Fail the run when a process that a test started outlives the tests."""
@@ -75,14 +71,6 @@ def _version(request: pytest.FixtureRequest) -> str:
     if "daemon_version" in request.fixturenames:
         return str(request.getfixturevalue("daemon_version"))
     return VERSIONS[0]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file stay on one worker where they may share a client; those that compute go to whoever is free."""
-    for item in items:
-        if item.path.parent.name not in COMPUTED:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -10,6 +10,7 @@ from tests.support.factories import Daemons, Proxies
 from tests.support.proxy import Proxy
 from tests.support.tracker import Tracker
 
+
 @pytest.fixture(scope="session", autouse=True)
 def no_child_left_behind() -> Iterator[None]:
     """Fail the run when a process that a test started outlives the tests."""

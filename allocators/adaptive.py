@@ -41,7 +41,7 @@ from allocators.memory import Memory, recall
 from allocators.settle import settle
 from allocators.waterfill import waterfill
 
-TOO_MUCH: Final = 1.07
+TOO_MUCH: Final = 1.055
 """The part of the goal from which a level is lowered."""
 
 RAISE_AFTER: Final = 3.0
@@ -50,18 +50,21 @@ RAISE_AFTER: Final = 3.0
 NEARLY: Final = 0.02
 """The part of the goal that a level may miss for ever."""
 
-WORTH_EACH: Final = 0.05
+WORTH_EACH: Final = 0.07
 """Seconds' worth of the goal that a level may miss or exceed beyond that, for each torrent that a change rewrites."""
 
-WORTH_MORE: Final = 0.2
+WORTH_MORE: Final = 0.3
 """That much more it may miss: a cap is to be kept before it is used up."""
 
 ROOM: Final = 1.12
 """Times the cap: what limits may add up to that are kept although they are not used, and more for each torrent that
-shares; `max_overcommit` at most."""
+shares."""
 
 ROOM_EACH: Final = 0.01
 """That much more of it: what one torrent holds and may suddenly use is a large part of a cap that few share."""
+
+ROOM_MOST: Final = 1.35
+"""No more than that: many even out, but not when a crowd comes; `max_overcommit` at most."""
 
 CARRY_TIME: Final = 10.0
 """Seconds: time constant over which use above or below the cap is remembered."""
@@ -140,9 +143,11 @@ class Adaptive:
         """(N,) the level for those that press, room above their rate for the others, bytes/s."""
         top = np.clip(level, lo, budget.hi)
         # Who uploads next to nothing gets what it will hold asleep: falling asleep is no write then.
-        standing = request.spread(budget.standing)
-        wanted = np.where(request.rate * HEADROOM <= standing, standing, round_up(np.ceil(claim).astype(np.int64)))
-        need = np.where(request.pressing, top, np.clip(wanted, lo, top))
+        rows = np.flatnonzero(budget.sharing & ~request.pressing)
+        standing, fitting = request.spread(budget.standing)[rows], round_up(np.ceil(claim[rows]).astype(np.int64))
+        wanted = np.where(request.rate[rows] * HEADROOM <= standing, standing, fitting)
+        need = top.copy()
+        need[rows] = np.clip(wanted, lo[rows], top[rows])
         asleep = budget.cap - budget.total
         most = np.floor(budget.cap * self.overcommit).astype(np.int64) - asleep
         enough = budget.total >= budget.sharers
@@ -154,7 +159,7 @@ class Adaptive:
         fits = (held >= np.maximum(lo, request.rate * TIGHT)) & (held <= top)
         keep = budget.sharing & ~request.pressing & fits & request.spread(enough)
         # What a torrent holds and does not use costs nothing, as long as the limits do not add up to too much.
-        room = np.minimum(ROOM + ROOM_EACH * budget.sharers, self.overcommit)
+        room = np.minimum(ROOM + ROOM_EACH * budget.sharers, min(ROOM_MOST, self.overcommit))
         most = np.floor(budget.cap * room).astype(np.int64) - asleep
         return np.where(budget.sharing, settle(limit, held, keep, request.start, most), budget.resting)
 
@@ -198,10 +203,12 @@ def _levels(
     age = np.array([course.age if course else 0.0 for course in courses]) + request.elapsed
     missed = np.array([course.missed if course else 0.0 for course in courses])
     off = 1 - _lets_through(request, held, lo, uses) / np.maximum(goal, 1)
-    missed = missed + np.sign(off) * np.maximum(np.abs(off) - NEARLY, 0.0) * request.elapsed
+    more = np.sign(off) * np.maximum(np.abs(off) - NEARLY, 0.0) * request.elapsed
+    missed = missed + more
     missed = np.where(fresh > held, np.maximum(missed, 0.0), np.minimum(missed, 0.0))
     worth = WORTH_EACH * request.total(request.pressing)
-    stays_low = (age < RAISE_AFTER) | (missed < worth + WORTH_MORE)
+    # By the next request as much will have been missed again.
+    stays_low = (age < RAISE_AFTER) | (missed + more < worth + WORTH_MORE)
     stays_high = (-off <= TOO_MUCH - 1) & (-missed < np.maximum(worth, NEARLY))
     keep = (held > 0) & np.where(fresh > held, stays_low, stays_high)
     level = np.where(keep, held, fresh)
@@ -217,8 +224,8 @@ def _lets_through(request: Request, level: Int64, lo: Int64, uses: Int64) -> Int
 
 def _fresh_levels(request: Request, goal: Int64, lo: Int64, uses: Int64) -> Int64:
     """(G,) the highest levels that let no more than the goals through, bytes/s."""
-    filled = waterfill(goal, request.start, np.ones_like(lo), np.minimum(lo, uses), uses)
-    # The level is where those lie that could use more; the lowest, since shares differ by a byte and floors lie higher.
+    filled = waterfill(goal, request.start, np.ones_like(lo), np.minimum(lo, uses), uses, even=True)
+    # The level is where those lie that could use more; the lowest, since floors lie higher.
     at_level = np.where(filled < uses, filled, MAX_LIMIT)
     return np.maximum(np.minimum.reduceat(at_level, request.start), MIN_LIMIT)
 

@@ -51,7 +51,7 @@ def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
     sharers = request.total(sharing).astype(np.int64)
     standing = standing_limit(resting_cap, request.wakeups)
     reserve = reserve_for(request.count - sharers, standing, request.wakeups)
-    lo = np.where(sharing, np.clip(request.floor, MIN_LIMIT, request.ceiling), 0)
+    lo = np.minimum(np.maximum(request.floor, MIN_LIMIT), request.ceiling) * sharing
     return Budget(
         cap=cap,
         standing=standing,
@@ -60,7 +60,7 @@ def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
         sharing=sharing,
         resting=np.minimum(keep_near(request.current, request.spread(standing)), request.ceiling),
         lo=lo,
-        hi=np.where(sharing, np.where(held_download, lo, request.ceiling), 0),
+        hi=np.where(held_download, lo, request.ceiling * sharing),
     )
 
 
@@ -84,7 +84,7 @@ def share(
         (N,) limits in bytes/s. Each sharing torrent has 1 B/s at least, because 0 is unlimited to the client; that byte
         is inside the sum.
     """
-    smallest = np.where(budget.sharing, MIN_LIMIT, 0)
+    smallest = MIN_LIMIT * budget.sharing
     left = np.maximum(budget.total - budget.sharers, 0)
     at_least, at_most = lo, tiers[0]
     for tier in tiers[1:]:

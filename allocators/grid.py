@@ -15,8 +15,9 @@ to `FEW` torrents between their bounds keep their exact shares.
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from allocators.base import MAX_LIMIT, Bool, Int64
+from allocators.base import MAX_LIMIT, Int64
 from allocators.waterfill import waterfill
 
 STEP: Final = 0.05
@@ -60,25 +61,35 @@ def on_grid(share: Int64, total: Int64, start: Int64, lo: Int64, hi: Int64) -> I
         return share
     count = np.diff(np.append(start, len(share)))
     free = share < hi
-    many = np.add.reduceat(free.astype(np.int64), start) > FEW
-    rows = np.flatnonzero(free & np.repeat(many, count))
-    tracker, value = np.repeat(np.arange(len(start)), count)[rows], _place(share[rows])
+    number = np.add.reduceat(free.astype(np.int64), start)
+    number *= number > FEW
+    many = free & np.repeat(number > 0, count)
+    rows = np.flatnonzero(many)
+    exact, lowest = share[rows], lo[rows]
+    value = _place(exact)
+    base = _GRID[value]
+    low = np.maximum(lowest - base, 0) * (lowest <= exact)
+    room = np.minimum(_GRID[value + 1], hi[rows]) - base - low
+    x, least, most = share.copy(), np.zeros_like(share), np.zeros_like(share)
+    x[rows] = base + low
+    left = total - np.add.reduceat(x, start)
+    steps = _steps(np.repeat(np.arange(len(start)), number), value, exact - base - low, exact, room, left)
+    x[rows] += room * (steps == 2)
+    # Those of the last value come to one level, between two steps.
+    part = np.flatnonzero(steps == 1)
+    between = rows[part]
+    x[between], least[between], most[between] = base[part], low[part], low[part] + room[part]
     # Of a few each may get a byte that is left over, those at a floor last: they have more than their due already.
-    least: Int64 = (share == lo).astype(np.int64)
-    x, most = share - least, np.minimum(hi - share, 1) + least
-    x[rows] = _GRID[value]
-    low = np.maximum(np.where(lo <= share, lo, 0) - x, 0)[rows]
-    top = np.minimum(_GRID[value + 1], hi[rows]) - x[rows]
-    least[rows] = low
-    left = total - np.add.reduceat(x + least, start)
-    whole, some = _lifted(tracker, value, (share - x - least)[rows], share[rows], top - low, left)
-    least[rows], most[rows] = np.where(whole, top, low), np.where(some, top, low)
+    few = np.flatnonzero(free ^ many)
+    least[few] = share[few] == lo[few]
+    most[few] = least[few] + 1
+    x[few] -= least[few]
     left = np.maximum(total - np.add.reduceat(x, start), np.add.reduceat(least, start))
     return x + waterfill(left, start, np.ones_like(x), least, most)
 
 
-def _lifted(tracker: Int64, value: Int64, loss: Int64, share: Int64, room: Int64, left: Int64) -> tuple[Bool, Bool]:
-    """Which torrents are lifted by a whole step, and which by something, be it only a part of one.
+def _steps(tracker: Int64, value: Int64, loss: Int64, share: Int64, room: Int64, left: Int64) -> NDArray[np.int8]:
+    """(M,) 2 for torrents that are lifted by a whole step, 1 for those that share what is left after that, else 0.
 
     Args:
         tracker: (M,) of each torrent, in order.
@@ -90,17 +101,18 @@ def _lifted(tracker: Int64, value: Int64, loss: Int64, share: Int64, room: Int64
     """
     cell = tracker * len(_GRID) + value
     # Floats add up whole numbers exactly up to 2^53.
-    need, lost, shared = (np.bincount(cell, column) for column in (room, loss, share))
-    cells = np.flatnonzero(need)
+    need, lost, shared = (np.bincount(cell, column, len(left) * len(_GRID)) for column in (room, loss, share))
+    cells = np.flatnonzero(need > 0)
     owner = cells // len(_GRID)
     # A part is less than 1, so that trackers stay in order. Of equals the smaller value comes first.
     cells = cells[np.argsort(owner - lost[cells] / np.maximum(shared[cells], 1), kind="stable")]
-    first = np.flatnonzero(np.diff(owner, prepend=-1))
-    before = np.cumsum(need[cells]) - need[cells]
-    before -= np.repeat(before[first], np.diff(np.append(first, len(owner))))
-    whole, some = np.zeros(len(need), np.bool_), np.zeros(len(need), np.bool_)
-    whole[cells], some[cells] = before + need[cells] <= left[owner], before < left[owner]
-    return whole[cell], some[cell]
+    # All cells in one row: a tracker's begin where those before it end, and are paid for as far as its money goes.
+    each = need.reshape(len(left), -1).sum(axis=1)
+    paid = (np.cumsum(each) - each + left)[owner]
+    until = np.cumsum(need[cells])
+    steps = np.zeros(len(need), np.int8)
+    steps[cells] = np.add(until <= paid, until - need[cells] < paid, dtype=np.int8)
+    return steps.take(cell)
 
 
 def _place(value: Int64) -> Int64:

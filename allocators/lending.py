@@ -39,9 +39,9 @@ AT_ONCE: Final = 15.0
 limits until then or have just begun, and after a first limit an upload stalls for up to 10 s: what it seems to want
 rises late, and by much."""
 
-LENDS_AFTER: Final = 5.0
-"""Seconds for which a tracker must have wanted less until it lends more. Uploads stall when limits change, and a cap
-that is lent for a moment is soon missed."""
+LENDS_AFTER: Final = 8.0
+"""Seconds for which a tracker must have wanted less until it lends more: two of the usual intervals. Uploads stall when
+limits change, and a cap that is lent for a moment is soon missed."""
 
 LEAVES_AT: Final = 0.1
 """How far what is taken falls below `borrow_threshold_ratio` until a tracker stops borrowing."""

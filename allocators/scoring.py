@@ -30,7 +30,7 @@ def scores(request: Request, options: Options, before: Float64) -> Float64:
     leechers = np.minimum(request.leechers / options.full_score_leechers, 1)
     rate = np.minimum(request.rate / options.full_score_rate, 1)
     score = a * leechers + (1 - a) * rate
-    return np.where((before > 0) & (np.abs(score - before) <= STEADY * before), before, score)
+    return np.where(np.abs(score - before) <= STEADY * before, before, score)
 
 
 def weights(request: Request, score: Float64, most: int) -> Int64:
@@ -44,14 +44,16 @@ def weights(request: Request, score: Float64, most: int) -> Int64:
         score: (N,) 0 to 1.
         most: how many torrents are weighed one by one.
     """
-    weight = np.maximum(np.rint(score * UNIT), 1)
+    weight = np.maximum(np.rint(score * UNIT).astype(np.int64), 1)
     awake = np.flatnonzero(request.awake)
     if len(awake) > most:
         # As small integers: sorting those takes a tenth of the time.
-        best_first = awake[np.argsort((UNIT - weight[awake]).astype(np.uint16), kind="stable")]
-        common = np.zeros(len(score), np.bool_)
-        common[best_first[most:]] = True
-        count = np.maximum(request.total(common), 1)
-        mean = np.maximum(np.rint(request.total(np.where(common, weight, 0.0)) / count), 1)
+        place = (UNIT - weight).astype(np.uint16)
+        last = np.sort(place[awake], kind="stable")[most - 1]
+        common = request.awake & (place >= last)
+        equal = np.flatnonzero(common & (place == last))
+        common[equal[: most - (len(awake) - np.count_nonzero(common))]] = False
+        count = np.maximum(request.total(common.astype(np.int64)), 1)
+        mean = np.maximum(np.rint(request.total(weight * common) / count), 1).astype(np.int64)
         weight = np.where(common, request.spread(mean), weight)
-    return weight.astype(np.int64)
+    return weight

@@ -44,14 +44,13 @@ def settle(share: Int64, held: Int64, keep: Bool, start: Int64, total: Int64) ->
     over = np.add.reduceat(x, start) - np.maximum(total, np.add.reduceat(share, start))
     if (over <= 0).all():
         return x
-    tracker = np.repeat(np.arange(len(start)), np.diff(np.append(start, len(x))))
-    rows = np.flatnonzero((over > 0)[tracker] & (x > share))
-    slack, tracker = (x - share)[rows], tracker[rows]
-    order = np.lexsort((rows, -slack, tracker))
+    rows = np.flatnonzero(np.repeat(over > 0, np.diff(np.append(start, len(x)))) & (x > share))
+    slack, tracker = x[rows] - share[rows], np.searchsorted(start, rows, side="right") - 1
+    order = np.lexsort((-slack, tracker))
     rows, slack, tracker = rows[order], slack[order], tracker[order]
     given_up = np.cumsum(slack) - slack
-    first = np.flatnonzero(np.diff(tracker, prepend=-1))
-    given_up -= np.repeat(given_up[first], np.diff(np.append(first, len(rows))))
+    # Less what was given up before the tracker's first row.
+    given_up -= given_up[np.searchsorted(tracker, tracker)]
     gives_up = rows[given_up < over[tracker]]
     x[gives_up] = share[gives_up]
     return x
@@ -63,4 +62,6 @@ def settle_fully(share: Int64, held: Int64, keep: Bool, start: Int64, total: Int
         return share
     x = settle(share, held, keep, start, total)
     goes_unused = np.add.reduceat(x, start) < (1 - UNUSED) * np.add.reduceat(share, start)
+    if not goes_unused.any():
+        return x
     return np.where(np.repeat(goes_unused, np.diff(np.append(start, len(x)))), share, x)

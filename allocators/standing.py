@@ -63,5 +63,5 @@ def reserve_for(sleepers: Int64, standing: Int64, wakeups: Int64) -> Int64:
 
 def keep_near(current: Int64, standing: Int64) -> Int64:
     """(N,) the standing limit, or what the torrent holds already when that is at most 2x below it."""
-    near = (current > standing // 2) & (current < standing)
-    return np.where(near, current, standing)
+    held = np.minimum(current, standing)
+    return np.where(held > standing >> 1, held, standing)

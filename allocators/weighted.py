@@ -57,10 +57,11 @@ def split_by_score(request: Request, budget: Budget, before: Memory, options: Op
     """
     score = scores(request, options, before.score)
     claim = claims(request, before.claim)
-    lo = np.where(request.awake, np.clip(options.min_torrent_upload_speed, budget.lo, budget.hi), budget.lo)
+    # Only awake torrents can get more: of all others both bounds are the same.
+    lo = np.clip(options.min_torrent_upload_speed, budget.lo, budget.hi)
     most = request.spread(np.ceil(budget.cap * options.max_torrent_share).astype(np.int64))
     most = np.clip(most, lo, budget.hi)
-    wanted = np.where(request.pressing, most, np.clip(np.ceil(claim), lo, most).astype(np.int64))
+    wanted = np.where(request.pressing, most, np.clip(np.ceil(claim).astype(np.int64), lo, most))
     weight = weights(request, score, options.max_managed_torrents)
     even = share(request, budget, weight, lo, [wanted, most, budget.hi], even=True)
     even = np.where(budget.sharing, even, 0)

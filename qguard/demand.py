@@ -1,10 +1,11 @@
 """What each torrent uploads, and whether it is awake.
 
 Rates come from the byte counters: exact, but moving in steps of the client's refresh interval, and of whole blocks of
-16 KiB, so they are smoothed over `RATE_TIME`, or the time of two blocks. Two readings that are far from the smoothed
-rate, on the same side, or one that is next to nothing where blocks were to be expected, are no noise: leechers came or
-went, and the rate is set to what those say. A reading in which no counter of a busy client has moved says nothing. The
-client's own `upspeed` is used before there are two readings, and to notice a wake-up early.
+16 KiB, so they are smoothed over `RATE_TIME`, the time of two blocks, or most of that between two readings. Two
+readings that are far from the smoothed rate, on the same side, or one that is next to nothing where blocks were to be
+expected, are no noise: leechers came or went, and the rate is set to what those say. A reading in which no counter of a
+busy client has moved says nothing. The client's own `upspeed` is used before there are two readings, and to notice a
+wake-up early.
 
 A torrent wakes when it uploads at least half of its limit or the activity threshold, whichever is lower: so one that
 holds a tiny standing limit can be seen to wake. A first block is enough, too, unless next to nothing came after the one
@@ -27,6 +28,9 @@ from qguard.snapshot import UNLIMITED, Bool, InfoHashes, Int64, Torrents, find
 
 RATE_TIME: Final = 2.5
 """Seconds: time constant of the smoothed rate; nearly two refresh intervals: less lets steps show, more comes late."""
+
+BETWEEN: Final = 0.75
+"""No less than this part of the time between two readings, so that one full of bursts is not all that counts."""
 
 BLOCK: Final = 16_384
 """Bytes: libtorrent sends whole blocks, so the counter of a slow torrent stands still between two of them."""
@@ -135,7 +139,7 @@ def estimate(
     strongest = np.maximum(rate, torrents.upspeed)
     own_half = np.where(torrents.up_limit == UNLIMITED, np.inf, torrents.up_limit / 2)
     uploads = strongest >= np.maximum(np.minimum(threshold, own_half), 1)
-    # Below 16 KiB/s it takes seconds until a rate tells.
+    # Below 16 KiB/s it takes seconds until a rate tells; whoever reads seldom sees it as soon.
     wakes = uploads | (counted.block & ~dribbles)
     # One that presses on a share smaller than its standing limit is awake, or thousands would sleep on more than that.
     stays = rate >= np.minimum(np.minimum(threshold, standing) / 2, own_half)
@@ -181,7 +185,7 @@ class _Counted(NamedTuple):
     """The limit as the rate sees it."""
     limited_at: Rates
     block: Bool
-    """Whether a whole block or more went out since the reading before."""
+    """Whether a whole block or more went out since the reading before, and that was a moment ago."""
 
 
 def _count(
@@ -214,7 +218,7 @@ def _count(
     elapsed = np.maximum(now - old.read_at, 1e-3)
     sent = np.maximum(torrents.uploaded - old.uploaded, 0)
     moved, often = sent / elapsed, elapsed < TELLS_AFTER
-    part = np.exp(-elapsed / _rate_time(limit))
+    part = np.exp(-elapsed / _rate_time(limit, elapsed))
     rate = moved + part * (old.rate - moved)
     rate = np.where(often | (old.rate * elapsed < 2 * BLOCK), rate, _step(rate, moved, old.moved))
     limited_at = np.where(limit < (1 - STEP_FROM) * old.in_force, now, old.limited_at)
@@ -226,15 +230,20 @@ def _count(
         moved=np.where(often, old.moved, moved),
         in_force=limit + part * ahead,
         limited_at=limited_at,
-        block=sent >= BLOCK,
+        block=(sent >= BLOCK) & (now - state.read_at.max() < UNREFRESHED),
     )
     known = before >= 0
     return _Counted(*(np.where(known, np.where(fresh, *two), one) for one, *two in zip(first, new, old, strict=True)))
 
 
-def _rate_time(limit: Rates) -> Rates:
-    """(N,) seconds over which rates under these limits (bytes/s) are smoothed: as long as two blocks take at least."""
-    slow: Rates = np.clip(2 * BLOCK / np.maximum(limit, 1), RATE_TIME, SLOWEST)
+def _rate_time(limit: Rates, elapsed: Rates) -> Rates:
+    """(N,) seconds over which rates are smoothed.
+
+    Args:
+        limit: (N,) under which limits; as long as two blocks take at least, bytes/s.
+        elapsed: (N,) since the readings before, seconds.
+    """
+    slow: Rates = np.clip(np.maximum(2 * BLOCK / np.maximum(limit, 1), BETWEEN * elapsed), RATE_TIME, SLOWEST)
     return slow
 
 

@@ -8,9 +8,9 @@ and a margin, because:
 
 - The notes' targets were set on a plant whose bursts are independent. Here, as measured on real clients, they come
   from one tick: ten seconds swing by 5 to 10 % around a constant sum of limits, which is the v10 of one who knows
-  every demand in advance, too (docs/control.md). So v10 is 1.04 to 1.12 (1.10 is the target), and up to 1.21 when half
-  of a tracker's torrents are in demand all at once; v60 is at most 1.00, and 1.03 then. Seeds differ by as much as the
-  margins.
+  every demand in advance, too (docs/control.md). So v10 is 1.04 to 1.08 (1.10 is the target; other seeds might exceed
+  it), and up to 1.17 when half of a tracker's torrents are in demand all at once; v60 is at most 1.00 and asked to be
+  below 1.02.
 - Torrents on a standing limit of 1 or 2 KiB/s are silent for 8 to 16 s when they wake, since libtorrent sends whole
   blocks. That is in Jain's index (0.94 to 0.97; target 0.97) and in the time after which a lender is back (12 to 21
   s; target 15).
@@ -39,8 +39,8 @@ STRATEGIES = {"adaptive": 2, "equal": 1, "weighted": 1, "soft": 1}
 """How many seeds each."""
 
 LEAST_USE = {"adaptive": 0.92, "equal": 0.60, "weighted": 0.75, "soft": 0.75}
-MOST_10S = {"adaptive": 1.18, "equal": 1.0, "weighted": 1.0, "soft": 1.0}
-MOST_60S = {"adaptive": 1.03, "equal": 0.95, "weighted": 0.96, "soft": 0.96}
+MOST_10S = {"adaptive": 1.12, "equal": 1.0, "weighted": 1.0, "soft": 1.0}
+MOST_60S = {"adaptive": 1.02, "equal": 0.95, "weighted": 0.96, "soft": 0.96}
 MOST_CHANGED = {"adaptive": 145, "equal": 390, "weighted": 300, "soft": 300}
 """Torrents in a cycle, of some 1,400 awake."""
 
@@ -77,9 +77,8 @@ def test_no_strategy_falls_behind(settings: Settings, strategy: str, scene: str)
         found = judged(settings, scene, strategy, seed)
         assert found.use >= LEAST_USE[strategy]
         # A crowd that comes at once takes what it can until it is seen.
-        crowd = scene == "flash-crowd" and strategy == "adaptive"
-        assert found.v10 <= MOST_10S[strategy] + (0.10 if crowd else 0.0)
-        assert found.v60 <= MOST_60S[strategy] + (0.03 if crowd else 0.0)
+        assert found.v10 <= MOST_10S[strategy] + (0.08 if scene == "flash-crowd" and strategy == "adaptive" else 0.0)
+        assert found.v60 <= MOST_60S[strategy]
         assert found.changed / 12 <= MOST_CHANGED[strategy]
         assert found.lent <= 1.0
         assert found.overcommit <= (1.5 if strategy == "adaptive" else 1.0) + 1e-9
@@ -89,4 +88,4 @@ def test_no_strategy_falls_behind(settings: Settings, strategy: str, scene: str)
             assert found.jain >= 0.92
         if scene == "outage" and strategy == "adaptive":
             assert found.reclaim is not None
-            assert found.reclaim <= 30.0
+            assert found.reclaim <= 25.0

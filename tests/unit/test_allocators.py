@@ -626,11 +626,11 @@ def test_a_bonus_grows_by_time_and_falls_at_once() -> None:
 def test_a_cap_is_not_lent_that_is_wanted_less_for_a_moment() -> None:
     """Uploads stall for seconds when limits change. What is wanted again is there at once."""
     request, loans, demand = busy_and_quiet(elapsed=1.5), {"a": Loan(16, 0, borrows=False)}, []
-    for wanted in (4.0, 1.0, 1.0, 3.75, 1.0, 1.0, 1.0, 1.0, 1.0, 4.0):
+    for wanted in (4.0, 1.0, 1.0, 3.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 4.0):
         _, after = lend(request, floats(wanted * MIB, 2 * MIB), floats(0, 0), column(0, 0), Options(), loans)
         loans = {"a": after["a"]}
         demand.append(after["a"].steps / 4)
-    assert demand == [4.0] * 7 + [1.0] * 2 + [4.0]
+    assert demand == [4.0] * 9 + [1.0] * 2 + [4.0]
     slowly = replace(request, elapsed=LENDS_AFTER)
     _, after = lend(slowly, floats(MIB, 2 * MIB), floats(0, 0), column(0, 0), Options(), loans)
     assert after["a"].steps == 4
@@ -769,10 +769,10 @@ def test_a_level_is_raised_after_a_while_and_lowered_at_once() -> None:
     [
         (2, 0.5, 3.5),  # no sooner than a limit is in force
         (20, 0.52, 3.5),
-        (40, 0.52, 5.0),  # 0.2 and 40 * 0.05 s' worth, of which 0.46 are missed in a second
-        (40, 0.78, 11.5),
-        (80, 0.78, 21.5),
-        (40, 0.95, 73.5),
+        (40, 0.52, 6.5),  # 0.3 and 40 * 0.07 s' worth, of which 0.46 are missed in a second
+        (40, 0.78, 15.0),
+        (80, 0.78, 29.0),
+        (40, 0.95, 99.0),
         (40, 0.985, None),
     ],
 )

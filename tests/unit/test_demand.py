@@ -202,6 +202,19 @@ def test_one_that_does_not_follow_a_raise_stops_pressing_as_the_smoothed_limit_p
     assert pressing == [True, False, False, False, False]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "limit", "over"),
+    [(2.0, 0, 2.5), (3.3, 0, 2.5), (5.0, 0, 3.75), (5.0, 16_384, 3.75), (5.0, 4_096, 8.0), (60.0, 0, 10.0)],
+)
+def test_a_rate_is_smoothed_over_two_blocks_or_most_of_the_time_between_readings(
+    seconds: float, limit: int, over: float
+) -> None:
+    before = limit or 100_000
+    _, state = look([before], [limit], 0.0, None)
+    demand, _ = look([1.1 * before], [limit], seconds, state)
+    assert demand.rate[0] == pytest.approx(before * (1.1 - 0.1 * np.exp(-seconds / over)), rel=1e-3)
+
+
 @pytest.mark.parametrize("rate", [30_000, 600_000, 1_000_000])
 def test_two_readings_far_off_are_a_change_and_one_is_noise(rate: int) -> None:
     _, state = look([100_000], [0], 0.0, None)
@@ -321,6 +334,12 @@ def test_the_first_block_wakes_and_a_leecher_of_a_block_a_minute_wakes_once() ->
     # Half of its limit or more, for a while: by that it wakes, and by its first block the next time.
     busy, again = np.arange(120, 150, 0.4), (300.0, 302.0)
     assert blocks(2.0, 60.0, *busy, *again, until=400.0) == [3.0, 121.5, 300.0]
+
+
+def test_a_block_is_no_reason_to_wake_where_readings_are_rare() -> None:
+    """Its rate tells as soon; a crowd of which each woke for its first block went far above the cap."""
+    assert blocks(2.0, until=30.0, step=2.9) == [2.9]
+    assert blocks(2.0, until=30.0, step=5.0) == []
 
 
 def test_a_torrent_rises_once_it_uploads_not_with_a_single_block() -> None:

@@ -29,7 +29,7 @@ from qguard.snapshot import UNLIMITED, Bool, InfoHashes, Int64, Torrents, find
 RATE_TIME: Final = 2.5
 """Seconds: time constant of the smoothed rate; nearly two refresh intervals: less lets steps show, more comes late."""
 
-BETWEEN: Final = 0.75
+BETWEEN: Final = 0.8
 """No less than this part of the time between two readings, so that one full of bursts is not all that counts."""
 
 BLOCK: Final = 16_384

@@ -204,7 +204,7 @@ def test_one_that_does_not_follow_a_raise_stops_pressing_as_the_smoothed_limit_p
 
 @pytest.mark.parametrize(
     ("seconds", "limit", "over"),
-    [(2.0, 0, 2.5), (3.3, 0, 2.5), (5.0, 0, 3.75), (5.0, 16_384, 3.75), (5.0, 4_096, 8.0), (60.0, 0, 10.0)],
+    [(2.0, 0, 2.5), (3.0, 0, 2.5), (5.0, 0, 4.0), (5.0, 16_384, 4.0), (5.0, 4_096, 8.0), (60.0, 0, 10.0)],
 )
 def test_a_rate_is_smoothed_over_two_blocks_or_most_of_the_time_between_readings(
     seconds: float, limit: int, over: float

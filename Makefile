@@ -77,7 +77,7 @@ compose-check: test-parts
 break: $(VENV)/.dev test-parts ## Break each guarantee by hand and see its test turn red (about 10 minutes)
 	@$(BIN)/python scripts/break_guarantees.py
 
-mutants: $(VENV)/.dev ## Change the allocators in 2,900 small ways and count what the tests notice (about an hour)
+mutants: $(VENV)/.dev ## Change the allocators in 3,000 small ways and count what the tests notice (about an hour)
 	@$(BIN)/python -m scripts.mutants
 
 lock: $(VENV)/.dev ## Pin the newest dependencies, without index addresses

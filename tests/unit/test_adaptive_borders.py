@@ -109,6 +109,11 @@ def test_ten_torrents_that_press_are_rewritten_when_a_second_of_the_cap_was_miss
     assert after.level == (CAP // 10 if raised else course.level)
 
 
+def test_just_as_much_is_enough() -> None:
+    request, course = letting_through(0.5, LONG_AGO._replace(missed=0.07 + 0.3))
+    assert asked(request, course)[1].level == CAP
+
+
 @pytest.mark.parametrize(("missed", "raised"), [(0.519, False), (0.521, True)])
 def test_or_will_have_been_by_the_next_request(missed: float, raised: bool) -> None:
     """0.24 s' worth were missed since the last one, 0.5 s ago."""

@@ -599,8 +599,8 @@ def loaned(bonus: int, *, grant: float = 1.0, elapsed: float = 5.0, age: float =
 
 def test_in_its_first_seconds_a_tracker_is_lent_at_once_what_it_is_found_to_want() -> None:
     assert loaned(0, elapsed=1.5, age=0.0) == MIB
-    assert loaned(MIB // 2, elapsed=1.5, age=AT_ONCE - 1.6) == MIB
-    assert loaned(MIB // 2, elapsed=1.5, age=AT_ONCE - 1.5) == MIB // 2 + int((1 - 0.6**0.3) * (MIB // 2))
+    assert loaned(MIB // 2, elapsed=1.5, age=13.4) == MIB
+    assert loaned(MIB // 2, elapsed=1.5, age=13.5) == MIB // 2 + int((1 - 0.6**0.3) * (MIB // 2))
     assert loaned(MIB, grant=0.5, elapsed=1.5, age=0.0) == MIB // 2
 
 
@@ -631,9 +631,18 @@ def test_a_cap_is_not_lent_that_is_wanted_less_for_a_moment() -> None:
         loans = {"a": after["a"]}
         demand.append(after["a"].steps / 4)
     assert demand == [4.0] * 9 + [1.0] * 2 + [4.0]
-    slowly = replace(request, elapsed=LENDS_AFTER)
-    _, after = lend(slowly, floats(MIB, 2 * MIB), floats(0, 0), column(0, 0), Options(), loans)
-    assert after["a"].steps == 4
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "wanted", "steps"),
+    [(8.0, 1.0, 4), (7.9, 1.0, 16), (0.5, 1.0, 16), (7.9, 3.5, 16), (8.0, 3.5, 14), (8.0, 3.75, 16), (0.0, 1.0, 4)],
+)
+def test_it_is_lent_after_eight_seconds_unless_it_is_a_sixteenth_only(
+    elapsed: float, wanted: float, steps: int
+) -> None:
+    request, loans = busy_and_quiet(elapsed=elapsed), {"a": Loan(16, 0, borrows=False)}
+    _, after = lend(request, floats(wanted * MIB, 2 * MIB), floats(0, 0), column(0, 0), Options(), loans)
+    assert after["a"].steps == steps
 
 
 def test_five_cycles_of_a_second_are_one_of_five() -> None:

@@ -559,6 +559,13 @@ def test_one_torrent_beyond_the_most_managed_keeps_its_weight() -> None:
     assert weights(request, floats(1.0, 0.5, 0.0), 1).tolist() == [65_536, 32_768, 1]
 
 
+def test_of_equals_the_first_are_weighed_alone() -> None:
+    request = ask(Tracker(MIB, [1.0] * 8, "p" * 8))
+    score = floats(0.25, 0.5, 1.0, 0.5, 0.5, 1.0, 0.5, 0.25)
+    # Two better ones and the first two of four equals; the others have the mean of 0.5, 0.5, 0.25 and 0.25.
+    assert weights(request, score, 4).tolist() == [24_576, 32_768, 65_536, 32_768, 24_576, 65_536, 24_576, 24_576]
+
+
 # Shares
 
 

@@ -66,6 +66,8 @@ def test_what_is_to_be_added_up_to_is_met_as_far_as_bounds_and_steps_allow() -> 
         assert gridded([1000] * 9, [0] * 9, ANY[:9], more=-less) == [972] * 9
     assert gridded([1000] * 9, [0] * 9, ANY[:9], more=1 - 28 * 9) == [973] + [972] * 8
     assert gridded([1000, 1000, 1000], [0] * 3, [1500, 1000, 1500], more=2000) == [1001, 1000, 1001]
+    # A step of a byte is one, too.
+    assert gridded([1000] * 9 + [5], [0] * 10, ANY, more=2**36) == [1020] * 9 + [6]
 
 
 def test_a_few_torrents_keep_their_exact_shares() -> None:

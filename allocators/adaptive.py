@@ -41,8 +41,13 @@ from allocators.memory import Memory, recall
 from allocators.settle import settle
 from allocators.waterfill import waterfill
 
-TOO_MUCH: Final = 1.055
+TOO_MUCH: Final = 1.07
 """The part of the goal from which a level is lowered."""
+
+TOO_MUCH_OF_MANY: Final = 1.055
+"""The same where more than `FEW` torrents press: their bursts even out."""
+
+FEW: Final = 8
 
 RAISE_AFTER: Final = 3.0
 """Seconds between two raises of a level, at least: a limit is in force after 2."""
@@ -53,7 +58,7 @@ NEARLY: Final = 0.02
 WORTH_EACH: Final = 0.07
 """Seconds' worth of the goal that a level may miss or exceed beyond that, for each torrent that a change rewrites."""
 
-WORTH_MORE: Final = 0.3
+WORTH_MORE: Final = 0.2
 """That much more it may miss: a cap is to be kept before it is used up."""
 
 ROOM: Final = 1.12
@@ -206,10 +211,11 @@ def _levels(
     more = np.sign(off) * np.maximum(np.abs(off) - NEARLY, 0.0) * request.elapsed
     missed = missed + more
     missed = np.where(fresh > held, np.maximum(missed, 0.0), np.minimum(missed, 0.0))
-    worth = WORTH_EACH * request.total(request.pressing)
+    pressing = request.total(request.pressing)
+    worth, too_much = WORTH_EACH * pressing, np.where(pressing > FEW, TOO_MUCH_OF_MANY, TOO_MUCH)
     # By the next request as much will have been missed again.
     stays_low = (age < RAISE_AFTER) | (missed + more < worth + WORTH_MORE)
-    stays_high = (-off <= TOO_MUCH - 1) & (-missed < np.maximum(worth, NEARLY))
+    stays_high = (-off <= too_much - 1) & (-missed < np.maximum(worth, NEARLY))
     keep = (held > 0) & np.where(fresh > held, stays_low, stays_high)
     level = np.where(keep, held, fresh)
     same = level == held

@@ -778,7 +778,7 @@ def test_a_level_is_raised_after_a_while_and_lowered_at_once() -> None:
     [
         (2, 0.5, 3.5),  # no sooner than a limit is in force
         (20, 0.52, 3.5),
-        (40, 0.52, 6.5),  # 0.3 and 40 * 0.07 s' worth, of which 0.46 are missed in a second
+        (40, 0.52, 6.0),  # 0.2 and 40 * 0.07 s' worth, of which 0.46 are missed in a second
         (40, 0.78, 15.0),
         (80, 0.78, 29.0),
         (40, 0.95, 99.0),

@@ -48,6 +48,7 @@ TOO_MUCH_OF_MANY: Final = 1.055
 """The same where more than `FEW` torrents press: their bursts even out."""
 
 FEW: Final = 8
+"""Torrents that press."""
 
 RAISE_AFTER: Final = 3.0
 """Seconds between two raises of a level, at least: a limit is in force after 2."""

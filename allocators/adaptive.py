@@ -64,7 +64,7 @@ WORTH_MORE: Final = 0.2
 
 RISE: Final = 1.16
 """Times the level, for each second since the last request, and times what the goal has grown by: it is raised no
-further at once. Uploads that are limited alike stall alike, for a second or two, and look as if nearly all had ended."""
+further at once. Uploads that are limited alike stall alike for a second or two, and look as if nearly all had ended."""
 
 RISES_FOR: Final = 60.0
 """Seconds between two requests that count for that at most: by then a level is anywhere."""

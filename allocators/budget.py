@@ -17,7 +17,7 @@ from allocators.waterfill import waterfill
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Budget:
+class Funds:
     """The part of each tracker's effective cap that a strategy has to hand out, and to whom."""
 
     cap: Int64
@@ -30,6 +30,12 @@ class Budget:
     """(G,) how many torrents share."""
     sharing: Bool
     """(N,) awake, or a download that sleeps."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Budget(Funds):
+    """The same, and what single torrents may hold."""
+
     resting: Int64
     """(N,) limits of those that do not share."""
     lo: Int64
@@ -38,7 +44,7 @@ class Budget:
     """(N,) what a sharing torrent may hold at most; else 0."""
 
 
-def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
+def set_aside(request: Request, cap: Int64, resting_cap: Int64) -> Funds:
     """Set aside what the sleeping torrents need.
 
     Args:
@@ -46,22 +52,33 @@ def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
         cap: (G,) effective caps, bytes/s.
         resting_cap: (G,) the caps that standing limits are measured against, bytes/s.
     """
-    held_download = ~request.awake & (request.floor > 0)
-    sharing = request.awake | held_download
+    sharing = request.awake | (request.floor > 0)
     sharers = request.total(sharing).astype(np.int64)
     standing = standing_limit(resting_cap, request.wakeups)
     reserve = reserve_for(request.count - sharers, standing, request.wakeups)
+    return Funds(cap, standing, cap - request.outside - reserve, sharers, sharing)
+
+
+def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
+    """Set aside what the sleeping torrents need, and say what each torrent may hold; arguments as of `set_aside`."""
+    funds = set_aside(request, cap, resting_cap)
+    sharing = funds.sharing
     lo = np.minimum(np.maximum(request.floor, MIN_LIMIT), request.ceiling) * sharing
     return Budget(
         cap=cap,
-        standing=standing,
-        total=cap - request.outside - reserve,
-        sharers=sharers,
+        standing=funds.standing,
+        total=funds.total,
+        sharers=funds.sharers,
         sharing=sharing,
-        resting=np.minimum(keep_near(request.current, request.spread(standing)), request.ceiling),
+        resting=resting_limits(request, funds.standing),
         lo=lo,
-        hi=np.where(held_download, lo, request.ceiling * sharing),
+        hi=np.where(sharing & ~request.awake, lo, request.ceiling * sharing),
     )
+
+
+def resting_limits(request: Request, standing: Int64) -> Int64:
+    """(N,) what each torrent holds while it sleeps, (G,) standing limits given, bytes/s."""
+    return np.minimum(keep_near(request.current, request.spread(standing)), request.ceiling)
 
 
 def share(
@@ -95,7 +112,7 @@ def share(
     return np.where(budget.sharing, smallest + extra, budget.resting)
 
 
-def answer(request: Request, budget: Budget, limit: Int64) -> Allocation:
+def answer(request: Request, budget: Funds, limit: Int64) -> Allocation:
     """The limits as an answer, with a sentence for each cap that cannot be kept."""
     conflicts = {
         request.tracker[g]: _why(int(request.outside[g]), int(budget.cap[g]), int(request.count[g]))

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Int64, Options, Request
-from allocators.budget import Budget, answer, make_budget, nothing
+from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Bool, Int64, Options, Request
+from allocators.budget import Funds, answer, nothing, resting_limits, set_aside
 from allocators.link import caps_within_link
 from allocators.waterfill import waterfill
 
@@ -31,37 +31,54 @@ class Equal:
         del state
         if not len(request.infohash):
             return nothing(), None
-        cap, resting_cap = caps_within_link(request)
-        budget = make_budget(request, cap, resting_cap)
-        return answer(request, budget, split_evenly(request, budget)), None
+        funds = set_aside(request, *caps_within_link(request))
+        return answer(request, funds, split_evenly(request, funds)), None
 
 
-def split_evenly(request: Request, budget: Budget) -> Int64:
+def split_evenly(request: Request, funds: Funds) -> Int64:
     """(N,) the max-min shares of torrents that all weigh the same, bytes/s; each has `MIN_LIMIT` at least.
 
     Most have no bound of their own. Those of a tracker are one row for the kernel, the last one, with their number as
     its weight.
     """
-    alike = (budget.lo == MIN_LIMIT) & (budget.hi == MAX_LIMIT)
+    asleep = funds.sharing & ~request.awake
+    has_bound = (request.floor > MIN_LIMIT) | (request.ceiling < MAX_LIMIT) | asleep
+    bounded, alike = np.flatnonzero(funds.sharing & has_bound), request.awake & ~has_bound
     number = request.total(alike).astype(np.int64)
-    bounded = np.flatnonzero(budget.sharing ^ alike)
-    size = budget.sharers - number + (number > 0)
+    some, size = number > 0, funds.sharers - number + (number > 0)
     last = np.cumsum(size) - 1
     together = np.zeros(size.sum(), np.bool_)
-    together[last[number > 0]] = True
+    together[last[some]] = True
 
+    least = np.minimum(np.maximum(request.floor[bounded], MIN_LIMIT), request.ceiling[bounded])
+    most = np.where(asleep[bounded], least, request.ceiling[bounded])
     weight = np.ones(len(together), np.int64)
     lo, hi = np.zeros_like(weight), np.empty_like(weight)
-    lo[~together], hi[~together] = budget.lo[bounded] - MIN_LIMIT, budget.hi[bounded] - MIN_LIMIT
-    number = number[number > 0]
-    weight[together], hi[together] = number, number * (MAX_LIMIT - MIN_LIMIT)
-    left = np.maximum(budget.total - budget.sharers, 0)
+    lo[~together], hi[~together] = least - MIN_LIMIT, most - MIN_LIMIT
+    weight[together], hi[together] = number[some], number[some] * (MAX_LIMIT - MIN_LIMIT)
+    left = np.maximum(funds.total - funds.sharers, 0)
     extra = waterfill(left[size > 0], (last - size + 1)[size > 0], weight, lo, hi)
 
-    limit = budget.resting.copy()
+    given = np.zeros_like(number)
+    given[some] = extra[together]
+    limit = np.where(alike, _even_shares(request, alike, number, given), resting_limits(request, funds.standing))
     limit[bounded] = MIN_LIMIT + extra[~together]
-    # What a row got in all, to each of its torrents: a byte more to the first.
-    each, odd = np.divmod(extra[together], number)
-    shares, holders = np.column_stack([each + 1, each]), np.column_stack([odd, number - odd])
-    limit[alike] = MIN_LIMIT + np.repeat(shares, holders.ravel())
     return limit
+
+
+def _even_shares(request: Request, alike: Bool, number: Int64, extra: Int64) -> Int64:
+    """(N,) what each torrent of a tracker gets if it is one of those that are alike, bytes/s: a byte more to the first.
+
+    Args:
+        request: the torrents.
+        alike: (N,) which are.
+        number: (G,) how many they are.
+        extra: (G,) what they get together beyond `MIN_LIMIT` each, bytes/s.
+    """
+    each, odd = np.divmod(extra, np.maximum(number, 1))
+    end = request.start + request.count
+    # Where the first row is that gets no odd byte; rows between that are not alike do not matter.
+    behind = np.append(np.flatnonzero(alike), 0)[np.cumsum(number) - number + odd]
+    behind = np.minimum(np.maximum(behind, request.start), end)
+    share = MIN_LIMIT + np.column_stack([each + 1, each])
+    return np.repeat(share.ravel(), np.column_stack([behind - request.start, end - behind]).ravel())

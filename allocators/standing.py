@@ -25,7 +25,7 @@ def standing_limit(cap: Int64, wakeups: Int64) -> Int64:
         cap: (G,) bytes/s.
         wakeups: (G,) K, at least 1.
     """
-    room = np.clip(cap * SHARE / wakeups, MIN_LIMIT, MAX_LIMIT)
+    room = np.minimum(np.maximum(cap * SHARE / wakeups, MIN_LIMIT), MAX_LIMIT)
     return np.exp2(np.floor(np.log2(room))).astype(np.int64)
 
 
@@ -63,5 +63,7 @@ def reserve_for(sleepers: Int64, standing: Int64, wakeups: Int64) -> Int64:
 
 def keep_near(current: Int64, standing: Int64) -> Int64:
     """(N,) the standing limit, or what the torrent holds already when that is at most 2x below it."""
-    held = np.minimum(current, standing)
-    return np.where(held > standing >> 1, held, standing)
+    limit = standing.copy()
+    rows = np.flatnonzero((current < standing) & (current > standing >> 1))
+    limit[rows] = current[rows]
+    return limit

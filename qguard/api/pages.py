@@ -1,5 +1,6 @@
 """A plain page that says what can be asked here. No script, no style: it shows under any content policy."""
 
+import re
 from collections.abc import Iterable
 from html import escape
 
@@ -10,7 +11,7 @@ from qguard.api.contract import Endpoint
 def index(found: Index, endpoints: Iterable[Endpoint]) -> str:
     """The page for browsers."""
     rows = "\n".join(
-        f"<tr><td>{endpoint.method}</td><td>{_link(endpoint)}</td><td>{escape(endpoint.summary)}</td></tr>"
+        f"<tr><td>{endpoint.method}</td><td>{_link(endpoint)}</td><td>{_words(endpoint.summary)}</td></tr>"
         for endpoint in endpoints
     )
     return f"""<!doctype html>
@@ -30,6 +31,11 @@ def index(found: Index, endpoints: Iterable[Endpoint]) -> str:
 </body>
 </html>
 """
+
+
+def _words(text: str) -> str:
+    """Text with names in backticks, as they are written in docstrings."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _link(endpoint: Endpoint) -> str:

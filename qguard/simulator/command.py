@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 import click
@@ -121,6 +122,13 @@ COLUMNS: Sequence[tuple[str, str]] = (
 )
 
 
+def back_after(seconds: float | None) -> str:
+    """When a tracker had its cap back: `-` where none came back, `never` where it did not have it."""
+    if seconds is None:
+        return "-"
+    return f"{seconds:.0f} s" if isfinite(seconds) else "never"
+
+
 def show(found: Comparison, console: Console) -> None:
     """One line for each strategy, and what the columns mean."""
     console.print(
@@ -141,7 +149,7 @@ def show(found: Comparison, console: Console) -> None:
             f"{row.changed:.0f}",
             f"{row.calls:.0f}",
             f"{row.overcommit:.2f}",
-            "-" if row.reclaim is None else f"{row.reclaim:.0f} s",
+            back_after(row.reclaim),
         )
     console.print(table)
     for name, words in COLUMNS:

@@ -149,7 +149,7 @@ def plot(traces: Sequence[Trace], path: str, title: str) -> None:
         axis.set_ylabel(f"{trace.strategy}\nrate / cap")
         axis.set_ylim(0, 1.6)
         axis.grid(alpha=0.3)
-    axes[-1, 0].set_xlabel("seconds; 10 s means")
+    axes[-1, 0].set_xlabel("seconds; 10 s means; more than 1 is borrowed from other trackers, or too much")
     axes[0, 0].set_title(title)
     axes[0, 0].legend(loc="upper right", fontsize="x-small", ncols=4)
     figure.tight_layout()

@@ -60,6 +60,8 @@ def test_the_root_is_a_page_for_browsers(service: HttpService) -> None:
     page = service.http.get("/", headers={"Accept": "text/html,*/*;q=0.8"})
     assert page.headers["content-type"].startswith("text/html")
     assert '<a href="/stats/trackers">' in page.text
+    assert "<code>cycle</code>" in page.text
+    assert "`" not in page.text
 
 
 def test_stats_count_what_happened(service: HttpService) -> None:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from qguard.cli import cli
 from qguard.config import Settings, parse
 from qguard.simulator.client import REFRESH, SimulatedClient, Torrent
+from qguard.simulator.command import back_after
 from qguard.simulator.judge import WARM_UP, judge
 from qguard.simulator.leechers import Habit
 from qguard.simulator.plant import TICK
@@ -234,6 +235,11 @@ def test_the_command_shows_a_table_and_draws_a_picture(config: str, tmp_path: Pa
         assert f"\n{name} " in done.output
     assert "simulated" in done.output
     assert picture.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(("seconds", "says"), [(None, "-"), (13.6, "14 s"), (float("inf"), "never")])
+def test_the_table_says_when_a_tracker_had_its_cap_back(seconds: float | None, says: str) -> None:
+    assert back_after(seconds) == says
 
 
 def test_the_command_gives_json(config: str) -> None:

@@ -434,6 +434,11 @@ def test_equal_gives_odd_bytes_to_the_first() -> None:
     assert first("equal", crowded).limit.tolist() == [598, 1, 1, 400]
 
 
+def test_a_floor_of_the_smallest_limit_is_no_bound() -> None:
+    # A row of its own would come before those that share one, and take the odd byte from the first.
+    assert first("equal", ask(Tracker(1001, [1.0, 1.0], floor=[0, 1]))).limit.tolist() == [501, 500]
+
+
 def test_equal_within_the_link() -> None:
     request = ask(Tracker(1000, [1.0, 1.0]), Tracker(1000, [1.0], more={"priority": 3}), link=1000)
     answer = first("equal", request)

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +24,13 @@ from tests.support.tracker import Tracker
 from tests.support.webapi import WebApi
 
 OMNISCIENT: Final = "omniscient"
+LATE: Final = "late"
 NATIVE: Final = "native"
-DRIVES: Final = ("none", *STRATEGIES, OMNISCIENT, NATIVE)
+DRIVES: Final = ("none", *STRATEGIES, OMNISCIENT, LATE, NATIVE)
+
+TELLS_AFTER: Final = {OMNISCIENT: 0.0, LATE: 2.5}
+"""Seconds after which one learns of a demand. The second is what the client's counters tell: a demand that begins shows
+after 1 to 3 s, one that ends after 1.5 to 4.5 s."""
 
 SIZE: Final = 16 * 1024 * 1024
 """Bytes of each torrent: several times what a leecher has asked for at a time."""
@@ -66,7 +72,7 @@ def why_not(scene: Scene, drive: str, version: str) -> str | None:
     """Why a drive cannot run here, or not in this scene, in one line; None when it can."""
     if drive == NATIVE and not scene.seeds_only:
         return f"{scene.name}: not with {drive}: it takes more than the cap of one tracker"
-    if drive == OMNISCIENT and scene.added:
+    if drive in TELLS_AFTER and scene.added:
         return f"{scene.name}: not with {drive}: it has no hook"
     return transmission.why_not() if drive == NATIVE else unavailable_reason(version)
 
@@ -135,9 +141,11 @@ def _qbittorrent(
             made = replace(made, hooks=lambda: _hooks(front))
         checks.append(lambda: _must_run(service))
         made = replace(made, log=lambda: service.output.read_text(errors="replace"))
-    elif drive == OMNISCIENT:
+    elif drive in TELLS_AFTER:
         hand = stack.enter_context(WebApi(proxy.url, daemon.username, daemon.password))
-        made = replace(made, follow=Omniscient(hand, torrents, scene.cap))
+        one = Omniscient(hand, torrents, scene.cap, stack.enter_context(ThreadPoolExecutor(1)), TELLS_AFTER[drive])
+        checks.append(one.check)
+        made = replace(made, follow=one)
 
     def check() -> None:
         for one in checks:
@@ -232,12 +240,29 @@ def _must_run(service: Qguard) -> None:
 
 
 class Omniscient:
-    """Gives each torrent the level of the max-min ideal in the moment that demands change: the actuator's limit."""
+    """Gives each torrent the level of the max-min ideal when demands change, or so many seconds later.
 
-    def __init__(self, api: WebApi, torrents: Sequence[Torrent], cap: int) -> None:
-        self._api, self._cap = api, cap
+    How far limits can take one who knows everything, and how far one whom the client tells late.
+    """
+
+    def __init__(self, api: WebApi, torrents: Sequence[Torrent], cap: int, hears: Executor, late: float) -> None:
+        self._api, self._cap, self._hears, self._late = api, cap, hears, late
         self._hashes = [torrent.infohash for torrent in torrents]
+        self._set: list[Future[None]] = []
+
+    def check(self) -> None:
+        """Raise what went wrong when limits were set late."""
+        for one in self._set:
+            one.result()
 
     def __call__(self, demand: Float64) -> None:
         found = float(level(demand[:, None], self._cap)[0])
-        self._api.set_limit(self._hashes, int(found) if np.isfinite(found) else self._cap)
+        limit = int(found) if np.isfinite(found) else self._cap
+        if self._late:
+            self._set.append(self._hears.submit(self._later, limit, time.monotonic() + self._late))
+        else:
+            self._api.set_limit(self._hashes, limit)
+
+    def _later(self, limit: int, at: float) -> None:
+        time.sleep(max(0.0, at - time.monotonic()))
+        self._api.set_limit(self._hashes, limit)

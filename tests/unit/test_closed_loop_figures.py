@@ -278,6 +278,7 @@ def test_the_client_allows_less_where_it_is_limited() -> None:
 def test_a_drive_that_cannot_play_a_scene_says_so() -> None:
     assert "more than the cap of one tracker" in (why_not(SCENES["lender"], "native", "4.5") or "")
     assert "no hook" in (why_not(SCENES["hot-add"], "omniscient", "4.5") or "")
+    assert "no hook" in (why_not(SCENES["hot-add"], "late", "4.5") or "")
 
 
 def result(scene: str, drive: str, seed: int = 1, **figures: float | None) -> dict[str, object]:

@@ -62,13 +62,6 @@ WORTH_EACH: Final = 0.07
 WORTH_MORE: Final = 0.2
 """That much more it may miss: a cap is to be kept before it is used up."""
 
-RISE: Final = 1.16
-"""Times the level, for each second since the last request, and times what the goal has grown by: it is raised no
-further at once. Uploads that are limited alike stall alike for a second or two, and look as if nearly all had ended."""
-
-RISES_FOR: Final = 60.0
-"""Seconds between two requests that count for that at most: by then a level is anywhere."""
-
 ROOM: Final = 1.12
 """Times the cap: what limits may add up to that are kept although they are not used, and more for each torrent that
 shares."""
@@ -103,8 +96,6 @@ class Course(NamedTuple):
     """What it has let through too little since then, in seconds' worth of the goal; below zero where too much."""
     carry: float
     """Smoothed use above the cap, as a part of it; below zero where less went through."""
-    goal: float
-    """bytes/s"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,8 +138,7 @@ class Adaptive:
         lo = _floors(request, budget, goal)
         level, age, missed = _levels(request, goal, lo, uses, courses)
         limit = self._limits(request, budget, lo, request.spread(level), claim, before.limit)
-        columns = (level, age, missed, carry, goal)
-        after = zip(*(column.tolist() for column in columns), strict=True)
+        after = zip(level.tolist(), age.tolist(), missed.tolist(), carry.tolist(), strict=True)
         return answer(request, budget, limit), AdaptiveState(
             Memory(request.infohash, limit, claim, before.score, before.reached),
             loans,
@@ -216,7 +206,6 @@ def _levels(
     """(G,) the water levels, bytes/s, their ages in seconds, and what they missed, in seconds' worth of the goals."""
     fresh = _fresh_levels(request, np.floor(goal).astype(np.int64), lo, uses)
     held = np.array([course.level if course else 0 for course in courses], np.int64)
-    fresh = np.minimum(fresh, _highest(request, goal, held, courses))
     age = np.array([course.age if course else 0.0 for course in courses]) + request.elapsed
     missed = np.array([course.missed if course else 0.0 for course in courses])
     off = 1 - _lets_through(request, held, lo, uses) / np.maximum(goal, 1)
@@ -232,15 +221,6 @@ def _levels(
     level = np.where(keep, held, fresh)
     same = level == held
     return level, np.where(same, age, 0.0), np.where(same, missed, 0.0)
-
-
-def _highest(request: Request, goal: Float64, held: Int64, courses: list[Course | None]) -> Int64:
-    """(G,) how high levels may be raised at once, bytes/s; anywhere where none is known."""
-    before = np.array([course.goal if course else np.inf for course in courses])
-    grown = np.maximum(goal / np.maximum(before, 1.0), 1.0)
-    seconds = np.clip(request.elapsed, RAISE_AFTER / 2, RISES_FOR)
-    most = np.clip(held * grown * RISE**seconds, np.minimum(held + 1, MAX_LIMIT), MAX_LIMIT)
-    return np.where(held > 0, most, MAX_LIMIT).astype(np.int64)
 
 
 def _lets_through(request: Request, level: Int64, lo: Int64, uses: Int64) -> Int64:

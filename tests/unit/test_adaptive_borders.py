@@ -21,7 +21,7 @@ CAP = 1_000_000
 STANDING = 1024
 """What a sleeper of a tracker with this cap holds."""
 
-NEVER_SET = Course(level=0, age=0.0, missed=0.0, carry=0.0, goal=0.0)
+NEVER_SET = Course(level=0, age=0.0, missed=0.0, carry=0.0)
 LONG_AGO = NEVER_SET._replace(age=1e6)
 
 
@@ -191,7 +191,7 @@ def test_but_not_one_that_presses_on_an_upper_bound_of_its_own() -> None:
 def test_of_a_cap_of_one_byte_that_byte_is_all() -> None:
     request = ask(Tracker(1, [1.0], "p"), elapsed=1e6)
     limit, course = asked(request, LONG_AGO._replace(level=2))
-    assert (limit, course) == ([1], Course(level=1, age=0.0, missed=0.0, carry=0.0, goal=1.0))
+    assert (limit, course) == ([1], Course(level=1, age=0.0, missed=0.0, carry=0.0))
 
 
 # Levels
@@ -259,43 +259,17 @@ def test_the_smallest_level_is_one_like_any_other() -> None:
 
 def test_a_new_level_has_missed_nothing_and_is_of_this_moment() -> None:
     request, course = letting_through(0.5, LONG_AGO._replace(missed=1e6), elapsed=1.0)
-    level, age, missed, *_ = asked(replace(request, rate=floats(CAP)), course)[1]
+    level, age, missed, _ = asked(replace(request, rate=floats(CAP)), course)[1]
     assert (level, age, missed) == (CAP, 0.0, 0.0)
-    level, age, missed, *_ = asked(replace(request, rate=floats(CAP)))[1]
+    level, age, missed, _ = asked(replace(request, rate=floats(CAP)))[1]
     assert (level, age, missed) == (CAP, 0.0, 0.0)
 
 
 def test_a_level_that_stays_grows_old_and_goes_on_missing() -> None:
     request, course = letting_through(0.5, NEVER_SET._replace(age=0.5, missed=0.25), elapsed=1.0)
-    level, age, missed, *_ = asked(replace(request, rate=floats(CAP)), course)[1]
+    level, age, missed, _ = asked(replace(request, rate=floats(CAP)), course)[1]
     assert (level, age) == (CAP // 2, 1.5)
     assert missed == pytest.approx(0.25 + 0.5 - NEARLY)
-
-
-@pytest.mark.parametrize(("elapsed", "rise"), [(0.1, 1.25), (1.5, 1.25), (3.0, 1.56), (5.0, 2.1)])
-def test_a_level_is_raised_by_a_sixth_for_each_second_at_once(elapsed: float, rise: float) -> None:
-    # Limited alike, uploads stall alike: what nearly all seem to leave over is theirs again a second later.
-    request, course = letting_through(0.2, LONG_AGO._replace(missed=1e6, goal=CAP), elapsed=elapsed)
-    request = replace(request, rate=floats(CAP))
-    assert asked(request, course)[1].level == pytest.approx(0.2 * rise * CAP, rel=0.01)
-    assert asked(request, course._replace(level=0))[1].level == CAP  # none is known
-
-
-def test_and_by_what_its_cap_has_grown_by() -> None:
-    # As where a lender is given its cap back.
-    request, course = letting_through(0.2, LONG_AGO._replace(missed=1e6, goal=CAP / 2), elapsed=1.5)
-    request = replace(request, rate=floats(CAP))
-    assert asked(request, course)[1].level == pytest.approx(0.2 * 2 * 1.25 * CAP, rel=0.01)
-    # One that has shrunk does not hold a level down any more than before.
-    assert asked(request, course._replace(goal=2 * CAP))[1].level == pytest.approx(0.2 * 1.25 * CAP, rel=0.01)
-
-
-def test_the_smallest_level_and_one_after_a_long_time_rise_too() -> None:
-    request = ask(Tracker(1000, [1.0, 1.0], "pp"), elapsed=1.5)
-    assert asked(request, LONG_AGO._replace(level=1, missed=1e6, goal=1000))[1].level == 2
-    later = replace(request, rate=floats(500, 500), elapsed=1e9)
-    assert asked(later, LONG_AGO._replace(level=1, missed=1e6, goal=1000))[1].level == 500
-    assert asked(later, LONG_AGO._replace(level=MAX_LIMIT))[1].level == 500
 
 
 # Headroom

@@ -767,14 +767,12 @@ def test_a_level_is_raised_after_a_while_and_lowered_at_once() -> None:
     assert level_of(state) == (250_000, 0.0)
     quiet = replace(busy, pressing=np.array([True, True, False, False]), rate=floats(250e3, 250e3, 1e3, 1e3))
     levels = []
-    for _ in range(11):
+    for _ in range(4):
         _, state = one.allocate(quiet, state)
         levels.append(level_of(state))
-    # A quarter more at once, and again when that is in force.
-    assert [age for _, age in levels] == [1.0, 2.0, *[0.0, 1.0, 2.0] * 3]
+    assert [age for _, age in levels] == [1.0, 2.0, 0.0, 1.0]
     assert [level for level, _ in levels[:2]] == [250_000] * 2
-    assert all(310_000 < level < 320_000 for level, _ in levels[2:5])
-    assert 485_000 < levels[-1][0] <= 500_000 * (1 + CARRY_MOST)
+    assert 499_000 < levels[2][0] <= 500_000 * (1 + CARRY_MOST)
     _, state = one.allocate(busy, state)
     assert level_of(state)[0] <= 250_000 * (1 + CARRY_MOST)
     assert level_of(state)[1] == 0.0

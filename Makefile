@@ -51,7 +51,7 @@ bench-hook: $(VENV)/.dev test-parts ## Measure how soon a hook leads to a limit,
 bench: $(VENV)/.dev ## Measure the allocators, from 1,000 to 100,000 torrents (about 2 minutes)
 	@$(BIN)/python -m scripts.bench
 
-bench-swarm: $(VENV)/.dev test-parts ## Measure each way to keep a cap on a real swarm (about 40 minutes; SWARM="--drive adaptive" for less, SWARM="--scene all" for every scene)
+bench-swarm: $(VENV)/.dev test-parts ## Measure each way to keep a cap on a real swarm (about 50 minutes; SWARM="--drive adaptive" for less, SWARM="--scene all" for every scene)
 	@$(BIN)/python -m scripts.bench_swarm $(SWARM)
 
 calibrate: $(VENV)/.dev test-parts ## Compare the simulated client's upload with a real qBittorrent's (about 8 minutes)

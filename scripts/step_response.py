@@ -5,6 +5,7 @@ what went out in each second after that, as a part of the new limit. Takes five 
 """
 
 import argparse
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from allocators.base import Float64
 from scripts.benches import Bench, Group, RealBench, SimulatedBench
-from tests.support.daemon import VERSIONS, Daemon
+from tests.support.daemon import VERSIONS, Daemon, unavailable_reason
 from tests.support.swarm import Swarm
 
 LIMIT: Final = 166_000
@@ -51,7 +52,7 @@ def programme(bench: Bench) -> dict[str, Float64]:
     for label, limit, name, at in changes:
         for number in range(EACH):
             sent = bench.sent(name, number, at, at + SHOWN)
-            seen.setdefault(label, []).append(np.resize(sent, (SHOWN, len(sent) // SHOWN)).sum(axis=1) / limit)
+            seen.setdefault(label, []).append(sent.reshape(SHOWN, -1).sum(axis=1) / limit)
     return {label: np.mean(rows, axis=0) for label, rows in seen.items()}
 
 
@@ -74,6 +75,8 @@ def main() -> None:
     )
     parser.add_argument("--version", choices=VERSIONS, default="4.5", help="of qBittorrent (4.5)")
     version = parser.parse_args().version
+    if reason := unavailable_reason(version):
+        sys.exit(reason)
     simulated = simulate(version)
     about, real = measure(version)
     print(f"| a limit of {LIMIT} B/s, {about} | {' | '.join(f'{n + 1}' for n in range(SHOWN))} |")

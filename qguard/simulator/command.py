@@ -4,8 +4,9 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -91,7 +92,7 @@ def simulate(
         except OSError as error:
             raise CommandError(f"{picture} cannot be written: {error.strerror}") from None
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
+        click.echo(json.dumps(in_json(found), indent=2, allow_nan=False))
         return
     width = None if sys.stdout.isatty() else 200
     show(found, Console(width=width, highlight=False, markup=False, emoji=False))
@@ -118,8 +119,17 @@ COLUMNS: Sequence[tuple[str, str]] = (
     ("changed", "torrents written per minute"),
     ("calls", "requests that write, per minute"),
     ("limits", "largest sum of the limits over the cap"),
-    ("back", "seconds until a tracker whose demand returns has 85 % of its cap"),
+    ("back", "seconds until a tracker whose demand returns has 85 % of its cap; -: none returns in this scenario"),
 )
+
+
+def in_json(found: Comparison) -> dict[str, Any]:
+    """What JSON can carry: it has no infinite numbers."""
+    answer: dict[str, Any] = msgspec.to_builtins(found)
+    for row in answer["strategies"]:
+        if row["reclaim"] == inf:
+            row["reclaim"] = "never"
+    return answer
 
 
 def back_after(seconds: float | None) -> str:

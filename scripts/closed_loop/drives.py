@@ -143,9 +143,10 @@ def _qbittorrent(
         made = replace(made, log=lambda: service.output.read_text(errors="replace"))
     elif drive in TELLS_AFTER:
         hand = stack.enter_context(WebApi(proxy.url, daemon.username, daemon.password))
-        one = Omniscient(hand, torrents, scene.cap, stack.enter_context(ThreadPoolExecutor(1)), TELLS_AFTER[drive])
-        checks.append(one.check)
-        made = replace(made, follow=one)
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        control = Omniscient(hand, torrents, scene.cap, thread, TELLS_AFTER[drive])
+        checks.append(control.check)
+        made = replace(made, follow=control)
 
     def check() -> None:
         for one in checks:
@@ -245,8 +246,8 @@ class Omniscient:
     How far limits can take one who knows everything, and how far one whom the client tells late.
     """
 
-    def __init__(self, api: WebApi, torrents: Sequence[Torrent], cap: int, hears: Executor, late: float) -> None:
-        self._api, self._cap, self._hears, self._late = api, cap, hears, late
+    def __init__(self, api: WebApi, torrents: Sequence[Torrent], cap: int, thread: Executor, late: float) -> None:
+        self._api, self._cap, self._thread, self._late = api, cap, thread, late
         self._hashes = [torrent.infohash for torrent in torrents]
         self._set: list[Future[None]] = []
 
@@ -259,7 +260,7 @@ class Omniscient:
         found = float(level(demand[:, None], self._cap)[0])
         limit = int(found) if np.isfinite(found) else self._cap
         if self._late:
-            self._set.append(self._hears.submit(self._later, limit, time.monotonic() + self._late))
+            self._set.append(self._thread.submit(self._later, limit, time.monotonic() + self._late))
         else:
             self._api.set_limit(self._hashes, limit)
 

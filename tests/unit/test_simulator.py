@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from qguard.cli import cli
 from qguard.config import Settings, parse
 from qguard.simulator.client import REFRESH, SimulatedClient, Torrent
-from qguard.simulator.command import back_after
+from qguard.simulator.command import back_after, in_json
 from qguard.simulator.judge import WARM_UP, judge
 from qguard.simulator.leechers import Habit
 from qguard.simulator.plant import TICK
@@ -240,6 +241,13 @@ def test_the_command_shows_a_table_and_draws_a_picture(config: str, tmp_path: Pa
 @pytest.mark.parametrize(("seconds", "says"), [(None, "-"), (13.6, "14 s"), (float("inf"), "never")])
 def test_the_table_says_when_a_tracker_had_its_cap_back(seconds: float | None, says: str) -> None:
     assert back_after(seconds) == says
+
+
+def test_json_says_so_too(settings: Settings) -> None:
+    found, _ = compare(settings, "mixed", ["equal"], seed=1, seconds=120.0, torrents=50)
+    for reclaim, says in ((None, None), (13.5, 13.5), (float("inf"), "never")):
+        row = msgspec.structs.replace(found.strategies[0], reclaim=reclaim)
+        assert in_json(msgspec.structs.replace(found, strategies=[row]))["strategies"][0]["reclaim"] == says
 
 
 def test_the_command_gives_json(config: str) -> None:

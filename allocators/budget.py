@@ -70,15 +70,20 @@ def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
         total=funds.total,
         sharers=funds.sharers,
         sharing=sharing,
-        resting=resting_limits(request, funds.standing),
+        resting=resting_limits(request, funds.standing, sharing),
         lo=lo,
         hi=np.where(sharing & ~request.awake, lo, request.ceiling * sharing),
     )
 
 
-def resting_limits(request: Request, standing: Int64) -> Int64:
-    """(N,) what each torrent holds while it sleeps, (G,) standing limits given, bytes/s."""
-    return np.minimum(keep_near(request.current, request.spread(standing)), request.ceiling)
+def resting_limits(request: Request, standing: Int64, sharing: Bool) -> Int64:
+    """(N,) what each torrent that does not share holds, (G,) standing limits given, bytes/s; most hold just theirs."""
+    limit: Int64 = request.spread(standing)
+    rows = np.flatnonzero((request.current != limit) & ~sharing)
+    limit[rows] = keep_near(request.current[rows], limit[rows])
+    rows = np.flatnonzero(request.ceiling < limit)
+    limit[rows] = request.ceiling[rows]
+    return limit
 
 
 def share(

@@ -61,7 +61,8 @@ def split_evenly(request: Request, funds: Funds) -> Int64:
 
     given = np.zeros_like(number)
     given[some] = extra[together]
-    limit = np.where(alike, _even_shares(request, alike, number, given), resting_limits(request, funds.standing))
+    limit = resting_limits(request, funds.standing, funds.sharing)
+    np.copyto(limit, _even_shares(request, alike, number, given), where=alike)
     limit[bounded] = MIN_LIMIT + extra[~together]
     return limit
 

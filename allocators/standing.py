@@ -63,7 +63,5 @@ def reserve_for(sleepers: Int64, standing: Int64, wakeups: Int64) -> Int64:
 
 def keep_near(current: Int64, standing: Int64) -> Int64:
     """(N,) the standing limit, or what the torrent holds already when that is at most 2x below it."""
-    limit = standing.copy()
-    rows = np.flatnonzero((current < standing) & (current > standing >> 1))
-    limit[rows] = current[rows]
-    return limit
+    held = np.minimum(current, standing)
+    return np.where(held > standing >> 1, held, standing)

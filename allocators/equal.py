@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Bool, Int64, Options, Request
+from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Int64, Options, Request
 from allocators.budget import Funds, answer, nothing, resting_limits, set_aside
 from allocators.link import caps_within_link
 from allocators.waterfill import waterfill
@@ -59,27 +59,10 @@ def split_evenly(request: Request, funds: Funds) -> Int64:
     left = np.maximum(funds.total - funds.sharers, 0)
     extra = waterfill(left[size > 0], (last - size + 1)[size > 0], weight, lo, hi)
 
-    given = np.zeros_like(number)
-    given[some] = extra[together]
     limit = resting_limits(request, funds.standing, funds.sharing)
-    np.copyto(limit, _even_shares(request, alike, number, given), where=alike)
     limit[bounded] = MIN_LIMIT + extra[~together]
+    # What a row got in all, to each of its torrents: a byte more to the first.
+    each, odd = np.divmod(extra[together], number[some])
+    shares, holders = np.column_stack([each + 1, each]), np.column_stack([odd, number[some] - odd])
+    limit[np.flatnonzero(alike)] = MIN_LIMIT + np.repeat(shares.ravel(), holders.ravel())
     return limit
-
-
-def _even_shares(request: Request, alike: Bool, number: Int64, extra: Int64) -> Int64:
-    """(N,) what each torrent of a tracker gets if it is one of those that are alike, bytes/s: a byte more to the first.
-
-    Args:
-        request: the torrents.
-        alike: (N,) which are.
-        number: (G,) how many they are.
-        extra: (G,) what they get together beyond `MIN_LIMIT` each, bytes/s.
-    """
-    each, odd = np.divmod(extra, np.maximum(number, 1))
-    end = request.start + request.count
-    # Where the first row is that gets no odd byte; rows between that are not alike do not matter.
-    behind = np.append(np.flatnonzero(alike), 0)[np.cumsum(number) - number + odd]
-    behind = np.minimum(np.maximum(behind, request.start), end)
-    share = MIN_LIMIT + np.column_stack([each + 1, each])
-    return np.repeat(share.ravel(), np.column_stack([behind - request.start, end - behind]).ravel())

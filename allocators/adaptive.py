@@ -128,7 +128,7 @@ class Adaptive:
             return nothing(), state
         before = recall(request, state.torrents)
         claim = claims(request, before.claim)
-        budget, loans = lent_budget(request, before, self._options, state.loans)
+        budget, loans = lent_budget(request, claim, before.reached, self._options, state.loans)
         # What sleepers may hold is not taken off: they use nothing, and the level falls as soon as one wakes.
         rates = np.maximum(budget.cap - request.outside, 0)
         courses = [state.courses.get(tracker) for tracker in request.tracker]

@@ -22,9 +22,8 @@ import numpy as np
 
 from allocators.base import Bool, Float64, Int64, Options, Request
 from allocators.budget import Budget, make_budget
-from allocators.claims import claims, demand, taken
+from allocators.claims import demand, taken
 from allocators.link import resting_caps
-from allocators.memory import Memory
 from allocators.standing import SHARE
 from allocators.waterfill import MAX_WEIGHT, waterfill
 
@@ -65,20 +64,20 @@ class Loan(NamedTuple):
 
 
 def lent_budget(
-    request: Request, before: Memory, options: Options, loans: Mapping[str, Loan]
+    request: Request, claim: Float64, reached: Float64, options: Options, loans: Mapping[str, Loan]
 ) -> tuple[Budget, dict[str, Loan]]:
     """What each tracker has to hand out after lending, and what is to be remembered.
 
     Args:
         request: the torrents.
-        before: what is remembered of them, in the order of the request.
+        claim: (N,) see `allocators.claims`, bytes/s.
+        reached: (N,) see `allocators.memory`, bytes/s.
         options: thresholds, bounds and smoothing.
         loans: what was returned for the previous request.
     """
     resting_cap = resting_caps(request)
-    claim = claims(request, before.claim)
-    wanted = demand(request, claim, before.reached)
-    cap, after = lend(request, wanted, taken(request, claim, before.reached), resting_cap, options, loans)
+    wanted = demand(request, claim, reached)
+    cap, after = lend(request, wanted, taken(request, claim, reached), resting_cap, options, loans)
     return make_budget(request, cap, resting_cap), after
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from allocators.base import Allocation, Options, Request
 from allocators.budget import answer, nothing
+from allocators.claims import claims
 from allocators.lending import Loan, lent_budget
 from allocators.memory import Memory, recall
 from allocators.weighted import split_by_score
@@ -44,6 +45,7 @@ class Soft:
         if not len(request.infohash):
             return nothing(), state
         before = recall(request, state.torrents)
-        budget, loans = lent_budget(request, before, self._options, state.loans)
-        limit, torrents = split_by_score(request, budget, before, self._options)
+        claim = claims(request, before.claim)
+        budget, loans = lent_budget(request, claim, before.reached, self._options, state.loans)
+        limit, torrents = split_by_score(request, budget, before, claim, self._options)
         return answer(request, budget, limit), SoftState(torrents, loans)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from allocators.base import Allocation, Int64, Options, Request
+from allocators.base import Allocation, Float64, Int64, Options, Request
 from allocators.budget import Budget, answer, make_budget, nothing, share
 from allocators.claims import claims
 from allocators.grid import on_grid
@@ -42,21 +42,24 @@ class Weighted:
         before = recall(request, state)
         cap, resting_cap = caps_within_link(request)
         budget = make_budget(request, cap, resting_cap)
-        limit, after = split_by_score(request, budget, before, self._options)
+        claim = claims(request, before.claim)
+        limit, after = split_by_score(request, budget, before, claim, self._options)
         return answer(request, budget, limit), after
 
 
-def split_by_score(request: Request, budget: Budget, before: Memory, options: Options) -> tuple[Int64, Memory]:
+def split_by_score(
+    request: Request, budget: Budget, before: Memory, claim: Float64, options: Options
+) -> tuple[Int64, Memory]:
     """The limits within each tracker, and what is to be remembered of them.
 
     Args:
         request: the torrents.
         budget: what there is to share.
         before: what is remembered, in the order of the request.
+        claim: (N,) see `allocators.claims`, bytes/s.
         options: floor, largest share, and what scores are made of.
     """
     score = scores(request, options, before.score)
-    claim = claims(request, before.claim)
     # Only awake torrents can get more: of all others both bounds are the same.
     lo = np.clip(options.min_torrent_upload_speed, budget.lo, budget.hi)
     most = request.spread(np.ceil(budget.cap * options.max_torrent_share).astype(np.int64))

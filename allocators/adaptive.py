@@ -51,7 +51,7 @@ FEW: Final = 8
 """Torrents that press."""
 
 RAISE_AFTER: Final = 3.0
-"""Seconds between two raises of a level, at least: a limit is in force after 2."""
+"""Seconds between two raises of a level, at least: large ones act after 2, small ones after 4."""
 
 NEARLY: Final = 0.02
 """The part of the goal that a level may miss for ever."""

@@ -63,7 +63,7 @@ def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
     """Set aside what the sleeping torrents need, and say what each torrent may hold; arguments as of `set_aside`."""
     funds = set_aside(request, cap, resting_cap)
     sharing = funds.sharing
-    lo = np.minimum(np.maximum(request.floor, MIN_LIMIT), request.ceiling) * sharing
+    lo, hi = bounds(request, slice(None))
     return Budget(
         cap=cap,
         standing=funds.standing,
@@ -71,9 +71,16 @@ def make_budget(request: Request, cap: Int64, resting_cap: Int64) -> Budget:
         sharers=funds.sharers,
         sharing=sharing,
         resting=resting_limits(request, funds.standing, sharing),
-        lo=lo,
-        hi=np.where(sharing & ~request.awake, lo, request.ceiling * sharing),
+        lo=lo * sharing,
+        hi=hi * sharing,
     )
+
+
+def bounds(request: Request, rows: slice | Int64) -> tuple[Int64, Int64]:
+    """What torrents that share are not squeezed below, and what they may hold at most, bytes/s, in these rows."""
+    ceiling = request.ceiling[rows]
+    lo = np.minimum(np.maximum(request.floor[rows], MIN_LIMIT), ceiling)
+    return lo, np.where(request.awake[rows], ceiling, lo)
 
 
 def resting_limits(request: Request, standing: Int64, sharing: Bool) -> Int64:

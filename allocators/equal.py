@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from allocators.base import MAX_LIMIT, MIN_LIMIT, Allocation, Int64, Options, Request
-from allocators.budget import Funds, answer, nothing, resting_limits, set_aside
+from allocators.budget import Funds, answer, bounds, nothing, resting_limits, set_aside
 from allocators.link import caps_within_link
 from allocators.waterfill import waterfill
 
@@ -50,8 +50,7 @@ def split_evenly(request: Request, funds: Funds) -> Int64:
     together = np.zeros(size.sum(), np.bool_)
     together[last[some]] = True
 
-    least = np.minimum(np.maximum(request.floor[bounded], MIN_LIMIT), request.ceiling[bounded])
-    most = np.where(asleep[bounded], least, request.ceiling[bounded])
+    least, most = bounds(request, bounded)
     weight = np.ones(len(together), np.int64)
     lo, hi = np.zeros_like(weight), np.empty_like(weight)
     lo[~together], hi[~together] = least - MIN_LIMIT, most - MIN_LIMIT
